@@ -1,0 +1,152 @@
+"""Catalog: the models this engine offers. Limits: what its operator allows."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from engine.errors import InvalidRequest, ModelUnavailable
+from engine.recipe import Recipe, Style
+from engine.schedulers import DEFAULT_SCHEDULER
+
+FAMILIES = {"StableDiffusionPipeline": "sd"}
+"""diffusers' pipeline class, as model_index.json names it -> our family."""
+
+
+class ModelSpec(BaseModel):
+    """One model: where its weights are, and what suits it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    name: str
+    title: str
+    source: str
+    """A folder (absolute, or relative to the catalog's file) or a hub id "owner/name"."""
+    variant: str | None = None
+    """diffusers' weight variant, "fp16"; only used for hub ids."""
+    family: str = "sd"
+    native_size: int = Field(512, description="pixels; the size it was trained at")
+    steps: int = 20
+    guidance_scale: float = 7.0
+    useful_guidance: tuple[float, float] = (7.0, 9.0)
+    guidance_limits: tuple[float, float] = (3.0, 15.0)
+    """Below the first the prompt is mostly ignored, above the second colours burn."""
+    scheduler: str = DEFAULT_SCHEDULER
+    note: str = ""
+    license: str = ""
+    latent_rgb: tuple[tuple[float, float, float], ...] | None = None
+    """Published linear map latent channel -> RGB in [-1, 1], one row a channel; fitted from the VAE when None."""
+    tiny_decoder: str | None = None
+    """Hub id or folder of an AutoencoderTiny for its latents."""
+    max_rows: dict[str, int] = Field(default_factory=lambda: {"cpu": 2, "cuda": 16})
+    """Largest network batch by kind of device: where more rows stop paying, or stop fitting."""
+    examples: tuple[str, ...] = ()
+
+    @property
+    def is_local(self) -> bool:
+        return Path(self.source).is_absolute()
+
+    def recipe(self, **changes: object) -> Recipe:
+        """This model's own good settings, with changes."""
+        settings = {
+            "model": self.name, "steps": self.steps, "guidance_scale": self.guidance_scale,
+            "scheduler": self.scheduler, "width": self.native_size, "height": self.native_size,
+        }  # fmt: skip
+        return Recipe(**{**settings, **changes})
+
+
+class Limits(BaseModel):
+    """What the operator allows, whoever asks."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_steps: int = 150
+    max_pixels: int = 2048 * 2048
+    max_images: int = 64
+    """Images in one request."""
+    max_waiting: int = 32
+    """Requests of one owner that may wait or run at a time."""
+
+    def check(self, recipe: Recipe) -> None:
+        """Raises InvalidRequest with the allowed value when the recipe asks for more."""
+        if recipe.steps > self.max_steps:
+            raise InvalidRequest(f"Steps must be at most {self.max_steps} here; it was {recipe.steps:,}.")
+        if recipe.width * recipe.height > self.max_pixels:
+            side = int(self.max_pixels**0.5)
+            raise InvalidRequest(
+                f"{recipe.width} x {recipe.height} is too large here: at most {self.max_pixels:,} pixels, such as {side} x {side}."
+            )
+
+
+class Catalog:
+    """The models on offer by name; the first is the default."""
+
+    def __init__(self, models: Iterable[ModelSpec]):
+        self._models = {model.name: model for model in models}
+        if not self._models:
+            raise ValueError("a catalog needs at least one model")
+
+    @classmethod
+    def load(cls, file: Path) -> Catalog:
+        """The catalog in a TOML file, one table a model."""
+        tables = tomllib.loads(file.read_text(encoding="utf-8"))
+        return cls(_from_table(name, table, file.parent) for name, table in tables.items())
+
+    def with_model(self, spec: ModelSpec) -> Catalog:
+        """This catalog with one more model, which becomes the default."""
+        return Catalog([spec, *(model for model in self if model.name != spec.name)])
+
+    def __iter__(self):
+        return iter(self._models.values())
+
+    @property
+    def default(self) -> ModelSpec:
+        return next(iter(self))
+
+    def find(self, name: str) -> ModelSpec:
+        """The model of that name. Raises InvalidRequest with the known names."""
+        if name in self._models:
+            return self._models[name]
+        near = difflib.get_close_matches(name, self._models, n=1, cutoff=0.5) or list(self._models)
+        raise InvalidRequest(f"There is no model “{name[:80]}” here; there is {', '.join(near)}.")
+
+
+def local_model(folder: Path) -> ModelSpec:
+    """A catalog entry for a diffusers folder on this machine. Raises ModelUnavailable with what is wrong with it."""
+    folder = folder.expanduser().resolve()
+    if not folder.is_dir():
+        raise ModelUnavailable(f"There is no folder {folder}: give the folder of a model saved by diffusers.")
+    try:
+        family = FAMILIES.get(kind := _read_json(folder / "model_index.json").get("_class_name", "nothing"))
+        size = _read_json(folder / "unet" / "config.json").get("sample_size", 64)
+        blocks = _read_json(folder / "vae" / "config.json").get("block_out_channels", [0] * 4)
+    except FileNotFoundError as error:
+        missing = Path(error.filename).relative_to(folder)
+        raise ModelUnavailable(f"{folder} is no diffusers model folder: it has no {missing}.") from None
+    except (OSError, ValueError) as error:
+        raise ModelUnavailable(f"{folder} cannot be read as a diffusers model folder: {error}.") from None
+    if family is None:
+        raise ModelUnavailable(f"{folder} holds a {kind}; only {', '.join(FAMILIES)} can be run for now.")
+    native = (size if isinstance(size, int) else max(size)) * 2 ** (len(blocks) - 1)
+    return ModelSpec(name=folder.name, title=folder.name, source=str(folder), family=family, native_size=native)
+
+
+def load_styles(file: Path) -> list[Style]:
+    """The style presets in a TOML file: one table a style, its header the name shown."""
+    tables = tomllib.loads(file.read_text(encoding="utf-8"))
+    return [Style(name=name, **table) for name, table in tables.items()]
+
+
+def _from_table(name: str, table: dict, folder: Path) -> ModelSpec:
+    local = folder / table["source"]
+    source = str(local.resolve()) if local.is_dir() else table["source"]
+    return ModelSpec(name=name, **{**table, "source": source})
+
+
+def _read_json(file: Path) -> dict:
+    return json.loads(file.read_text(encoding="utf-8"))

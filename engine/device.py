@@ -1,0 +1,94 @@
+"""Device: what a Worker drives. engine.diffusion.device.TorchDevice is the real one; tests have one without a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from PIL import Image
+
+from engine.catalog import ModelSpec
+from engine.recipe import Recipe
+
+Key = Hashable
+"""Names one image on a device: (job id, cell index)."""
+
+Report = Callable[[str, float | None], None]
+"""Tells a sentence and, where known, the part done from 0 to 1."""
+
+
+@dataclass(frozen=True)
+class Advance:
+    """What a tick did to one image. After `done` or `error` it takes part in no further tick."""
+
+    key: Key
+    step: int
+    total: int
+    done: bool = False
+    error: Exception | None = None
+
+
+@dataclass(frozen=True)
+class TokenCount:
+    """`used` of `limit` tokens (start and end marks not counted), and the words beyond the limit."""
+
+    used: int
+    limit: int
+    cut: str = ""
+
+
+@dataclass(frozen=True)
+class DeviceFacts:
+    """For the provenance: what computed an image, and on what."""
+
+    model_revision: str
+    device: str
+    dtype: str
+    bucket: int
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+class Device(Protocol):
+    """One device with at most one model resident. Only `load` and `count_tokens` may be called from any thread."""
+
+    kind: str
+    """ "cpu" or "cuda"."""
+
+    model: str | None
+    """The resident model's name."""
+
+    def load(self, spec: ModelSpec, report: Report) -> Any:
+        """A model made ready beside the resident one. Raises ModelUnavailable; the resident one stays."""
+
+    def install(self, loaded: Any) -> None:
+        """Makes a loaded model the resident one. No image may be under way."""
+
+    def admit(self, key: Key, recipe: Recipe, *, owner: str, exact: bool, latents: Any | None) -> int:
+        """Starts an image at its noise and returns its number of steps. Raises EngineError."""
+
+    def tick(self) -> list[Advance]:
+        """One network call for as many images as fit. Empty when none is under way."""
+
+    def preview_costs(self, key: Key) -> Mapping[str, float]:
+        """Seconds a preview of this image, by previewer."""
+
+    def preview(self, key: Key, method: str, step: int | None = None) -> Image.Image:
+        """The predicted x0 after `step` (default: the last one) of an image not forgotten."""
+
+    def picture(self, key: Key) -> Image.Image:
+        """The finished picture; of an unfinished image, its last x0 through the full decoder. Raises SpoiltPicture."""
+
+    def latents(self, key: Key) -> Any:
+        """An image's current latents as a float32 array (C, h, w), as the network's space has them."""
+
+    def facts(self, key: Key) -> DeviceFacts: ...
+
+    def drop(self, key: Key) -> None:
+        """Takes an image out of the ticks; what it has become can still be looked at."""
+
+    def forget(self, key: Key) -> None:
+        """Frees all that is kept of an image."""
+
+    def count_tokens(self, text: str) -> TokenCount | None:
+        """How much of the model's text limit a prompt takes; None while no model is resident."""

@@ -1,0 +1,92 @@
+"""Family: how a kind of model encodes a prompt, calls its network, and scales and decodes its latents.
+
+A new kind of model is one class here; the denoiser does not change. What a family must offer is what
+StableDiffusion's public methods are; conditioning is a mapping of tensors with one row each, which the
+denoiser only stacks.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any
+
+import numpy
+import torch
+from PIL import Image
+
+from engine.diffusion.prompts import TokenCounter
+from engine.errors import ModelUnavailable, SpoiltPicture
+from engine.recipe import Recipe
+
+Conditioning = Mapping[str, torch.Tensor]
+
+CACHED_PROMPTS = 256
+"""Encoded texts kept; 77 x 768 float32 is 0.23 MB, so at most 60 MB for Stable Diffusion 1.x."""
+
+
+class StableDiffusion:
+    """Stable Diffusion 1.x and 2.x: one CLIP text encoder, epsilon or v-prediction."""
+
+    def __init__(self, pipeline: Any, device: torch.device):
+        """Takes a diffusers pipeline's components, in the dtype they were read in, to `device`."""
+        self.device, self.dtype = device, pipeline.unet.dtype
+        # A copy, taken now: building other schedulers from a scheduler's config would leak options into them.
+        self.scheduler_config = dict(pipeline.scheduler.config)
+        if pipeline.unet.config.time_cond_proj_dim is not None:
+            raise ModelUnavailable("This model has guidance distilled into its network (LCM); that is not supported yet.")
+        memory_format = torch.channels_last if device.type == "cuda" else torch.contiguous_format
+        self.unet = pipeline.unet.to(device, memory_format=memory_format).eval()
+        self.vae = pipeline.vae.to(device).eval()
+        self.text_encoder = pipeline.text_encoder.to(device).eval()
+        self.tokens = TokenCounter(pipeline.tokenizer)
+        self._use_attention_mask = getattr(pipeline.text_encoder.config, "use_attention_mask", False)
+        self._pad_id = pipeline.tokenizer.pad_token_id
+        self._encoded: OrderedDict[str, Conditioning] = OrderedDict()
+        self.latent_channels: int = self.unet.config.in_channels
+        self.scale: int = 2 ** (len(self.vae.config.block_out_channels) - 1)
+        """Pixels a latent, along one side."""
+
+    def latent_shape(self, recipe: Recipe) -> tuple[int, int, int]:
+        return self.latent_channels, recipe.height // self.scale, recipe.width // self.scale
+
+    def encode(self, text: str) -> Conditioning:
+        """The text's conditioning, one row; the last CACHED_PROMPTS texts are kept."""
+        if text not in self._encoded:
+            self._encoded[text] = {"encoder_hidden_states": self._encode(text)}
+        self._encoded.move_to_end(text)
+        while len(self._encoded) > CACHED_PROMPTS:
+            self._encoded.popitem(last=False)
+        return self._encoded[text]
+
+    def predict(self, model_input: torch.Tensor, timesteps: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
+        """One network call: (B, C, h, w) latents at B timesteps -> (B, C, h, w) prediction, float32."""
+        prediction = self.unet(model_input.to(self.dtype), timesteps, **conditioning, return_dict=False)[0]
+        return prediction.float()
+
+    def decode(self, latents: torch.Tensor) -> Image.Image:
+        """The picture of one image's latents (1, C, h, w). Raises SpoiltPicture on NaN."""
+        pixels = self.decode_pixels(latents)
+        if not bool(torch.isfinite(pixels).all()):
+            raise SpoiltPicture("The decoder gave no numbers (NaN): try another scheduler, a lower CFG scale, or --dtype float32.")
+        return to_image(pixels)
+
+    def decode_pixels(self, latents: torch.Tensor) -> torch.Tensor:
+        """Latents through the full decoder. # (B, 3, H, W), about [-1, 1]"""
+        scaled = latents.to(self.device, self.dtype) / self.vae.config.scaling_factor
+        return self.vae.decode(scaled, return_dict=False)[0]
+
+    def _encode(self, text: str) -> torch.Tensor:
+        ids = self.tokens.padded_ids(text).to(self.device)
+        mask = (ids != self._pad_id).long() if self._use_attention_mask else None
+        return self.text_encoder(ids, attention_mask=mask)[0].to(self.dtype)  # (1, T, d)
+
+
+FAMILIES = {"sd": StableDiffusion}
+
+
+def to_image(pixels: torch.Tensor) -> Image.Image:
+    """(1, 3, H, W) in [-1, 1] as an RGB image, rounded as diffusers' VaeImageProcessor rounds."""
+    unit = (pixels / 2 + 0.5).clamp(0, 1)
+    array = unit[0].detach().cpu().permute(1, 2, 0).float().numpy()  # (H, W, 3)
+    return Image.fromarray((array * 255).round().astype(numpy.uint8))

@@ -1,0 +1,167 @@
+"""ModelSpec -> a family on a device, with its previewers."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from engine.catalog import ModelSpec
+from engine.device import Report
+from engine.diffusion.families import FAMILIES, StableDiffusion
+from engine.diffusion.previews import Previewers, linear_factors
+from engine.errors import ModelUnavailable
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model ready to draw."""
+
+    spec: ModelSpec
+    family: StableDiffusion
+    previewers: Previewers
+    revision: str
+
+
+def pick_device(wanted: str | None = None) -> torch.device:
+    """The device asked for, else CUDA where there is one. Raises ModelUnavailable when it is not there."""
+    if wanted is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(wanted)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ModelUnavailable(f"There is no usable device “{wanted}” here ({str(error).splitlines()[0]}): use --device cpu.") from None
+    return device
+
+
+def pick_dtype(device: torch.device, wanted: str | None = None) -> torch.dtype:
+    """The network's number format: float16 on CUDA and float32 elsewhere, unless asked otherwise."""
+    if wanted is None:
+        return torch.float16 if device.type == "cuda" else torch.float32
+    return getattr(torch, wanted)
+
+
+def load(spec: ModelSpec, device: torch.device, dtype: torch.dtype, report: Report, cache: Path | None = None) -> Loaded:
+    """Fetches (on first use), reads and places a model. Raises ModelUnavailable with a sentence."""
+    folder = fetch(spec, report)
+    report(f"Loading {spec.title} ...", None)
+    pipeline = _read(folder, spec, dtype)
+    family = FAMILIES[spec.family](pipeline, device)
+    revision = model_revision(folder)
+    factors = linear_factors(family, spec.latent_rgb, cache, revision)
+    return Loaded(spec, family, Previewers(family, factors, _tiny_decoder(spec, family)), revision)
+
+
+def fetch(spec: ModelSpec, report: Report) -> Path:
+    """The model's folder on this machine, downloaded first where it is a hub id not seen before.
+
+    Raises ModelUnavailable when it is not here and cannot be had.
+    """
+    if spec.is_local:
+        if not Path(spec.source).is_dir():
+            raise ModelUnavailable(f"The model folder {spec.source} is gone: put it back, or pick another model.")
+        return Path(spec.source)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    wanted = {"repo_id": spec.source, "allow_patterns": _patterns(spec.variant)}
+    try:
+        return Path(snapshot_download(**wanted, local_files_only=True))
+    except (LocalEntryNotFoundError, OSError):
+        pass  # not here yet
+    try:
+        report(f"Asking the model hub for {spec.title} ...", None)
+        size = sum(file.file_size or 0 for file in snapshot_download(**wanted, dry_run=True))
+        return Path(snapshot_download(**wanted, tqdm_class=_reporting_bar(spec.title, size, report)))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ConnectionError, ValueError) as error:
+        if getattr(error, "errno", None) == 28:  # ENOSPC
+            raise ModelUnavailable(f"The disk is full: make room to download {spec.title}.") from None
+        raise ModelUnavailable(
+            f"{spec.title} is not on this machine and the model hub cannot be reached: connect and try again,"
+            " or choose the Starter model, which needs no download."
+        ) from error
+
+
+def model_revision(folder: Path) -> str:
+    """What identifies the weights: the hub's commit for a downloaded snapshot, else the first ten digits of
+    the network file's SHA-256, as A1111's model hash."""
+    if folder.parent.name == "snapshots":
+        return folder.name
+    files = sorted((folder / "unet").glob("*.safetensors"))
+    if not files:
+        return "unknown"
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 22):
+                digest.update(block)
+    return digest.hexdigest()[:10]
+
+
+def _read(folder: Path, spec: ModelSpec, dtype: torch.dtype) -> Any:
+    from diffusers import StableDiffusionPipeline
+    from diffusers.utils import logging
+    from transformers.utils import logging as transformers_logging
+
+    logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
+    variant = {"variant": spec.variant} if spec.variant and not spec.is_local else {}
+    try:
+        return StableDiffusionPipeline.from_pretrained(
+            folder,
+            dtype=dtype,
+            use_safetensors=True,  # never unpickle somebody's file
+            local_files_only=True,
+            safety_checker=None,
+            requires_safety_checker=False,
+            **variant,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, pickle.UnpicklingError) as error:
+        raise ModelUnavailable(f"{spec.title} in {folder} cannot be read: {_first_line(error)}") from error
+
+
+def _tiny_decoder(spec: ModelSpec, family: StableDiffusion) -> Any | None:
+    """The catalog's AutoencoderTiny if it is on this machine; a preview is not worth waiting for a download."""
+    if spec.tiny_decoder is None:
+        return None
+    from diffusers import AutoencoderTiny
+
+    try:
+        tiny = AutoencoderTiny.from_pretrained(spec.tiny_decoder, use_safetensors=True, local_files_only=True)
+    except (OSError, ValueError):
+        return None
+    return tiny.to(family.device, family.dtype).eval()
+
+
+def _patterns(variant: str | None) -> list[str]:
+    """The files of a Stable Diffusion folder that are used here: configs, tokenizer and safetensors of one variant."""
+    weights = f"*.{variant}*.safetensors" if variant else "*.safetensors"
+    parts = ("text_encoder", "unet", "vae")
+    return [
+        "model_index.json", "scheduler/*.json", "tokenizer/*",
+        *(f"{part}/*.json" for part in parts), *(f"{part}/{weights}" for part in parts),
+    ]  # fmt: skip
+
+
+def _reporting_bar(title: str, size: int, report: Report) -> type:
+    """A tqdm class for snapshot_download that also reports the bytes that have come of `size`."""
+    from huggingface_hub.utils import tqdm
+
+    class ReportingBar(tqdm):
+        def update(self, n: float | None = 1) -> Any:
+            shown = super().update(n)
+            if self.unit == "B" and "Reconstruct" in str(self.desc) and size:
+                part = min(self.n / size, 1.0)
+                report(f"Downloading {title}: {self.n / 1e9:.2f} of {size / 1e9:.2f} GB", part)
+            return shown
+
+    return ReportingBar
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -1,0 +1,108 @@
+"""PREVIEWERS: ways to see x0 before it is finished.
+
+Each is a function of x0 (1, C, h, w). `linear` is one small matrix, `tiny` a small decoder trained to imitate
+the VAE (AutoencoderTiny), `vae` the full decoder.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from engine.diffusion.families import StableDiffusion, to_image
+
+FITTED_LATENTS = 8
+"""Random latents decoded to fit the linear map: 8 x 16 x 16 pixels for 15 unknowns."""
+
+
+class Previewers:
+    """The previewers of one loaded model and what each costs here."""
+
+    def __init__(self, family: StableDiffusion, factors: torch.Tensor, tiny: Any | None = None):
+        self._family = family
+        self._factors = factors.to(family.device, torch.float32)  # (C + 1, 3), the last row is the offset
+        self._tiny = tiny
+        self.methods: dict[str, Callable[[torch.Tensor], Image.Image]] = {"linear": self._linear, "vae": family.decode}
+        if tiny is not None:
+            self.methods["tiny"] = self._tiny_decode
+        self._seconds_a_latent = {name: self._measure(name) for name in self.methods}
+
+    @torch.inference_mode()
+    def show(self, name: str, x0: torch.Tensor) -> Image.Image:
+        """The picture of x0 (1, C, h, w), and its time remembered. `linear` gives one pixel a latent."""
+        start = time.perf_counter()
+        image = self.methods[name](x0.float())
+        seconds = (time.perf_counter() - start) / x0[0, 0].numel()
+        self._seconds_a_latent[name] = 0.7 * self._seconds_a_latent[name] + 0.3 * seconds
+        return image
+
+    def costs(self, latents: int) -> dict[str, float]:
+        """Seconds a picture of h x w = `latents`, by previewer."""
+        return {name: seconds * latents for name, seconds in self._seconds_a_latent.items()}
+
+    def _linear(self, x0: torch.Tensor) -> Image.Image:
+        pixels = torch.einsum("bchw,cr->brhw", x0, self._factors[:-1]) + self._factors[-1].view(1, 3, 1, 1)
+        return to_image(pixels)
+
+    def _tiny_decode(self, x0: torch.Tensor) -> Image.Image:
+        # AutoencoderTiny takes latents as the network sees them: its scaling factor is 1.
+        return to_image(self._tiny.decode(x0.to(self._tiny.dtype), return_dict=False)[0])
+
+    @torch.inference_mode()
+    def _measure(self, name: str) -> float:
+        """Seconds a latent of one previewer, from its second of two small pictures."""
+        side = 8
+        x0 = torch.zeros(1, self._family.latent_channels, side, side, device=self._family.device)
+        seconds = 0.0
+        for _ in range(2):
+            start = time.perf_counter()
+            self.methods[name](x0)
+            seconds = time.perf_counter() - start
+        return seconds / side**2
+
+
+@torch.inference_mode()
+def fit_linear(family: StableDiffusion) -> torch.Tensor:
+    """The least-squares map latent -> mean colour of the pixels it decodes to. # (C + 1, 3), offset last
+
+    Fitted on random smooth latents, since neighbouring latents of real pictures are alike.
+    """
+    generator = torch.Generator("cpu").manual_seed(0)
+    coarse = torch.randn(FITTED_LATENTS, family.latent_channels, 4, 4, generator=generator)
+    latents = torch.nn.functional.interpolate(coarse, size=(16, 16), mode="bicubic")
+    latents = latents / latents.std()  # latents are scaled to unit variance (arXiv:2112.10752, appendix G)
+    pixels = torch.cat([family.decode_pixels(one[None]).float().cpu() for one in latents])  # (n, 3, 16 f, 16 f)
+    colours = torch.nn.functional.avg_pool2d(pixels, family.scale)  # (n, 3, 16, 16)
+    inputs = latents.permute(0, 2, 3, 1).reshape(-1, family.latent_channels)  # (n 256, C)
+    inputs = torch.cat([inputs, torch.ones(len(inputs), 1)], dim=1)
+    targets = colours.permute(0, 2, 3, 1).reshape(-1, 3)
+    return torch.linalg.lstsq(inputs, targets).solution
+
+
+def linear_factors(
+    family: StableDiffusion, published: Sequence[Sequence[float]] | None, cache: Path | None, revision: str
+) -> torch.Tensor:
+    """The published map where there is one, else the fitted one, kept in `cache` by model revision. # (C + 1, 3)"""
+    if published is not None:
+        return torch.tensor([*published, [0.0, 0.0, 0.0]])
+    file = cache / f"latent-rgb-{revision}.json" if cache else None
+    if file and file.is_file():
+        try:
+            return torch.tensor(json.loads(file.read_text()), dtype=torch.float32).reshape(family.latent_channels + 1, 3)
+        except (ValueError, RuntimeError, OSError):
+            pass  # a damaged cache is fitted again
+    factors = fit_linear(family)
+    if file:
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps(factors.tolist()))
+        except OSError:
+            pass  # without a cache the fit runs at each start
+    return factors
+

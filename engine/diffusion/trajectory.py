@@ -1,0 +1,61 @@
+"""Trajectory: one image on its way from noise to picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from engine.device import Key
+from engine.diffusion.families import Conditioning
+from engine.recipe import Recipe
+
+
+@dataclass
+class Trajectory:
+    """The state of one image between ticks. Latents are float32 on the network's device."""
+
+    key: Key
+    recipe: Recipe
+    owner: str
+    exact: bool
+    scheduler: Any
+    step_options: Mapping[str, Any]
+    """What every call of the scheduler's `step` takes besides the prediction."""
+    latents: torch.Tensor  # (1, C, h, w), as the scheduler holds them
+    conditioning: tuple[Conditioning, ...]
+    """(unconditional, conditional) when guided, (conditional,) when not: one row of the network's batch each."""
+    step: int = 0
+    bucket: int = 0
+    """The widest batch it has been part of, in rows."""
+    x0: list[torch.Tensor] = field(default_factory=list)
+    """The predicted clean latents after each step, float16."""
+
+    @property
+    def rows(self) -> int:
+        return len(self.conditioning)
+
+    @property
+    def total(self) -> int:
+        """Network calls, which is not always the recipe's steps: second-order rules take two a step."""
+        return len(self.scheduler.timesteps)
+
+    @property
+    def done(self) -> bool:
+        return self.step >= self.total
+
+    @property
+    def timestep(self) -> torch.Tensor:
+        return self.scheduler.timesteps[self.step]
+
+    def model_input(self) -> torch.Tensor:
+        """The latents as the network wants to see them now. # (1, C, h, w)"""
+        return self.scheduler.scale_model_input(self.latents, self.timestep)
+
+    def advance(self, prediction: torch.Tensor, x0: torch.Tensor) -> None:
+        """One scheduler step with the guided prediction (1, C, h, w)."""
+        self.latents = self.scheduler.step(prediction, self.timestep, self.latents, return_dict=False, **self.step_options)[0]
+        self.x0.append(x0.to(torch.float16))
+        self.step += 1

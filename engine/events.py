@@ -1,0 +1,107 @@
+"""What a job tells of its cells.
+
+For each cell: `Queued? Preview*` and then exactly one of Finished, Failed, Cancelled. A cell's steps
+increase. Notice may come anywhere. Nothing comes after the last cell's end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from PIL import Image
+
+from engine.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Queued:
+    """The cell waits; `ahead` images of anybody come before it."""
+
+    cell: int
+    ahead: int
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something to know: a prompt that was cut (`cell` set), a model being loaded (`progress` from 0 to 1, or None)."""
+
+    text: str
+    cell: int | None = None
+    progress: float | None = None
+
+
+@dataclass(frozen=True)
+class Preview:
+    """`step` of `total` network calls is done. `image` shows the predicted x0, or is None where no picture was due."""
+
+    cell: int
+    step: int
+    total: int
+    image: Image.Image | None = None
+    method: str = ""
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What happened to be true when the image was made; with the recipe it is all that is needed to make it again.
+
+    `bucket` is the widest network batch it took part in (rows), `device` and `dtype` the network's.
+    `step` of `total` is less than total for a picture that was stopped on its way.
+    """
+
+    model_revision: str
+    device: str
+    dtype: str
+    bucket: int
+    exact: bool
+    step: int
+    total: int
+    seconds: float
+    versions: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def unfinished(self) -> bool:
+        return self.step < self.total
+
+
+@dataclass(frozen=True)
+class Made:
+    """A picture with all that is known of it. `path` is None when it could not be written: `unsaved` says why."""
+
+    recipe: Recipe
+    provenance: Provenance
+    image: Image.Image
+    sha256: str
+    """Of the RGB bytes, row by row."""
+    path: Path | None = None
+    unsaved: str = ""
+
+
+@dataclass(frozen=True)
+class Finished:
+    cell: int
+    made: Made
+
+
+@dataclass(frozen=True)
+class Failed:
+    """`message` is for the person; `detail` is the traceback of a bug, for the log."""
+
+    cell: int
+    message: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Cancelled:
+    """Stopped after `step` of `total`; `made` is what the image had become, None when it had not begun."""
+
+    cell: int
+    step: int
+    total: int
+    made: Made | None = None
+
+
+Event = Queued | Notice | Preview | Finished | Failed | Cancelled
+TERMINAL = (Finished, Failed, Cancelled)

@@ -1,0 +1,181 @@
+"""What a picture file says of itself: A1111's infotext, which other tools read, and Darkroom's own record.
+
+Both go into PNG text chunks: "parameters" (A1111's convention) and "darkroom" (canonical JSON, exact).
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import warnings
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, PngImagePlugin
+
+import engine
+from engine.errors import InvalidRequest, UnreadablePicture
+from engine.events import Provenance
+from engine.recipe import Recipe, make_recipe
+from engine.schedulers import scheduler_from_infotext, scheduler_row
+
+SCHEMA = 1
+MAX_RECORD = 64 * 1024
+"""Characters of a text chunk that are looked at; our own are below 20,000."""
+
+_PAIR = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
+"""One "Key: value" of an infotext's last line, as A1111's own reader splits it."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """Settings read from a picture. `settings` are Recipe fields; `notes` say what could not be taken over."""
+
+    settings: dict[str, Any]
+    source: str
+    """ "Darkroom" or "A1111"."""
+    notes: tuple[str, ...] = ()
+
+
+def infotext(recipe: Recipe, provenance: Provenance | None = None) -> str:
+    """The recipe as A1111 writes it: prompt, "Negative prompt:" line, and a last line of settings."""
+    row = scheduler_row(recipe.scheduler)
+    lines = [recipe.full_prompt.strip()]
+    if recipe.full_negative_prompt.strip():
+        lines.append("Negative prompt: " + recipe.full_negative_prompt.strip())
+    pairs = {
+        "Steps": recipe.steps,
+        "Sampler": row.sampler,
+        "Schedule type": row.schedule_type,
+        "CFG scale": f"{recipe.guidance_scale:g}",
+        "Seed": recipe.seed,
+        "Size": f"{recipe.width}x{recipe.height}",
+        "Model hash": provenance.model_revision[:10] if provenance else None,
+        "Model": recipe.model,
+        "RNG": "CPU",
+        "Version": f"Darkroom {engine.__version__}",
+    }
+    lines.append(", ".join(f"{key}: {_quoted(value)}" for key, value in pairs.items() if value is not None))
+    return "\n".join(lines)
+
+
+def png_bytes(image: Image.Image, recipe: Recipe, provenance: Provenance) -> bytes:
+    """The picture as a PNG file that carries its recipe and provenance."""
+    text = PngImagePlugin.PngInfo()
+    for key, value in (("parameters", infotext(recipe, provenance)), ("darkroom", record(recipe, provenance))):
+        # Pillow's add_text cannot write beyond Latin-1 into tEXt; iTXt is UTF-8.
+        (text.add_text if _is_latin1(value) else text.add_itxt)(key, value)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", pnginfo=text)
+    return buffer.getvalue()
+
+
+def record(recipe: Recipe, provenance: Provenance) -> str:
+    """Darkroom's own chunk: canonical JSON of the recipe and its provenance."""
+    content = {"schema": SCHEMA, "recipe": recipe.model_dump(mode="json"), "provenance": asdict(provenance)}
+    return json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+def read_picture(file: Path) -> Found:
+    """The settings in a PNG made by Darkroom or A1111. Raises UnreadablePicture with what is the matter.
+
+    What it returns is somebody else's text: plain strings and numbers, checked by Recipe before they are used.
+    """
+    texts = _text_chunks(file)
+    if "darkroom" in texts:
+        try:
+            recipe = Recipe.model_validate(json.loads(texts["darkroom"])["recipe"])
+            return Found(dict(recipe), "Darkroom")
+        except (ValueError, KeyError, TypeError, RecursionError):
+            pass  # damaged, or from a later version: the infotext may still do
+    if "parameters" in texts:
+        return parse_infotext(texts["parameters"])
+    raise UnreadablePicture("This PNG carries no settings: only pictures made by Darkroom or A1111, not edited since, do.")
+
+
+def parse_infotext(text: str) -> Found:
+    """The settings in an A1111 infotext. Raises UnreadablePicture when its last line holds none."""
+    *lines, last = text[:MAX_RECORD].strip().split("\n")
+    pairs = {key: _unquoted(value) for key, value in _PAIR.findall(last)}
+    if "Steps" not in pairs:
+        raise UnreadablePicture("The text in this picture is no list of settings that A1111 writes.")
+    prompt, negative, in_negative = [], [], False
+    for line in lines:
+        if line.startswith("Negative prompt:"):
+            in_negative, line = True, line.removeprefix("Negative prompt:").strip()
+        (negative if in_negative else prompt).append(line)
+    settings: dict[str, Any] = {"prompt": "\n".join(prompt).strip(), "negative_prompt": "\n".join(negative).strip()}
+    notes = _read_pairs(pairs, settings)
+    return Found(settings, "A1111", tuple(notes))
+
+
+def _read_pairs(pairs: dict[str, str], settings: dict[str, Any]) -> list[str]:
+    """Moves what Recipe knows from `pairs` into `settings`; returns a note for each that it cannot take."""
+    notes = []
+    raw: dict[str, Any] = {"steps": pairs.get("Steps"), "guidance_scale": pairs.get("CFG scale"), "seed": pairs.get("Seed")}
+    if size := re.fullmatch(r"(\d{1,6})x(\d{1,6})", pairs.get("Size", "")):
+        raw["width"], raw["height"] = size.groups()
+    for field, value in raw.items():
+        if value is None:
+            continue
+        try:
+            settings[field] = getattr(make_recipe(**{field: value}), field)
+        except InvalidRequest as error:
+            notes.append(str(error))
+    if "Sampler" in pairs:
+        try:
+            settings["scheduler"] = scheduler_from_infotext(pairs["Sampler"], pairs.get("Schedule type"))
+        except InvalidRequest as error:
+            notes.append(str(error))
+    if "Model" in pairs:
+        settings["model"] = pairs["Model"][:500]
+    return notes
+
+
+def _text_chunks(file: Path) -> dict[str, str]:
+    """A PNG's text chunks. The pixels are read too, as a truncated file shows only then."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(file, formats=("PNG",)) as image:
+                image.load()
+                texts = {key: value[:MAX_RECORD] for key, value in image.text.items()}
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        raise UnreadablePicture("This picture is too large to be read for its settings.") from None
+    except (OSError, ValueError, SyntaxError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        if b"\x89PNG\r\n\x1a\n" == _head(file):
+            raise UnreadablePicture("This PNG is damaged or was cut short: copy it again from where it came from.") from None
+        raise UnreadablePicture("This file is no PNG picture, whatever its name says: drop a PNG made by Darkroom or A1111.") from None
+    return texts
+
+
+def _head(file: Path) -> bytes:
+    with file.open("rb") as stream:
+        return stream.read(8)
+
+
+def _quoted(value: Any) -> str:
+    """A1111's rule: JSON quotes when the value holds a comma, a colon or a line end."""
+    text = str(value)
+    return json.dumps(text, ensure_ascii=False) if any(mark in text for mark in ",:\n") else text
+
+
+def _unquoted(value: str) -> str:
+    if value.startswith('"') and value.endswith('"') and len(value) > 1:
+        try:
+            return str(json.loads(value))
+        except ValueError:
+            return value
+    return value.strip()
+
+
+def _is_latin1(text: str) -> bool:
+    try:
+        text.encode("latin-1")
+    except UnicodeEncodeError:
+        return False
+    return True

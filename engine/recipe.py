@@ -1,0 +1,133 @@
+"""Recipe: everything that determines one image, and nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from engine.errors import InvalidRequest
+from engine.schedulers import DEFAULT_SCHEDULER, scheduler_row
+
+MAX_SEED = 2**53 - 1
+"""The largest integer that a browser's number (IEEE 754 double) holds exactly."""
+
+RANDOM_SEEDS = 2**32
+"""Random seeds are drawn below this, as A1111 and InvokeAI do: short enough to read out."""
+
+SIZE_MULTIPLE = 8
+"""Pixels. diffusers' Stable Diffusion pipelines refuse sizes that are not multiples of 8."""
+
+MAX_PROMPT = 4000
+"""Characters; about fifty times what CLIP reads (77 tokens)."""
+
+
+class Style(BaseModel):
+    """Words added around a prompt. The text travels with the recipe, so that a picture can be made
+    again after the presets file has changed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(max_length=80)
+    prompt: str = Field("{prompt}", max_length=MAX_PROMPT)
+    negative_prompt: str = Field("", max_length=MAX_PROMPT)
+
+    def apply(self, prompt: str) -> str:
+        """The prompt put where the style says `{prompt}`, or before its words when it does not."""
+        if "{prompt}" in self.prompt:
+            return self.prompt.replace("{prompt}", prompt).strip(" ,")
+        return join_words(prompt, self.prompt)
+
+    def apply_negative(self, negative_prompt: str) -> str:
+        return join_words(negative_prompt, self.negative_prompt)
+
+
+class Recipe(BaseModel):
+    """One image, frozen. Sizes are in pixels; `guidance_scale` 1 means no guidance."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    model: str = Field("starter", min_length=1, max_length=500, title="model")
+    prompt: str = Field("", max_length=MAX_PROMPT, title="prompt")
+    negative_prompt: str = Field("", max_length=MAX_PROMPT, title="negative prompt")
+    style: Style | None = Field(None, title="style")
+    seed: int = Field(0, ge=0, le=MAX_SEED, title="seed")
+    steps: int = Field(20, ge=1, le=1000, title="steps")
+    guidance_scale: float = Field(7.0, ge=1, le=30, title="CFG scale")
+    scheduler: str = Field(DEFAULT_SCHEDULER, max_length=100, title="scheduler")
+    width: int = Field(512, ge=32, le=4096, title="width")
+    height: int = Field(512, ge=32, le=4096, title="height")
+
+    @field_validator("width", "height")
+    @classmethod
+    def _multiple(cls, value: int) -> int:
+        if value % SIZE_MULTIPLE:
+            below = value // SIZE_MULTIPLE * SIZE_MULTIPLE
+            raise ValueError(f"must be a multiple of {SIZE_MULTIPLE}: try {below} or {below + SIZE_MULTIPLE}")
+        return value
+
+    @field_validator("scheduler")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        return scheduler_row(name).name
+
+    @property
+    def full_prompt(self) -> str:
+        """What the model reads: the prompt with its style applied."""
+        return self.style.apply(self.prompt) if self.style else self.prompt
+
+    @property
+    def full_negative_prompt(self) -> str:
+        return self.style.apply_negative(self.negative_prompt) if self.style else self.negative_prompt
+
+    @property
+    def guided(self) -> bool:
+        """Whether classifier-free guidance runs: it takes a second, unconditional row of the network's batch."""
+        return self.guidance_scale > 1
+
+    def replace(self, **changes: Any) -> Recipe:
+        """A checked copy with some fields changed. Raises InvalidRequest."""
+        return make_recipe(**{**dict(self), **changes})
+
+
+def make_recipe(**values: Any) -> Recipe:
+    """A Recipe, or InvalidRequest with every wrong field named in the user's words."""
+    try:
+        return Recipe(**values)
+    except ValidationError as error:
+        raise InvalidRequest(" ".join(_sentence(item) for item in error.errors())) from None
+
+
+def join_words(first: str, second: str) -> str:
+    """Two comma-separated lists of words as one, without empty parts."""
+    return ", ".join(part for part in (first.strip(" ,"), second.strip(" ,")) if part)
+
+
+def bounds(field: str) -> tuple[float, float]:
+    """(lowest, highest) value of a numeric field of Recipe, for sliders and messages."""
+    rules = {type(rule).__name__: rule for rule in Recipe.model_fields[field].metadata}
+    return rules["Ge"].ge, rules["Le"].le
+
+
+def _sentence(item: Any) -> str:
+    """One of pydantic's errors as a sentence about the field's label."""
+    field = str(item["loc"][0]) if item["loc"] else ""
+    known = Recipe.model_fields.get(field)
+    if known is None:
+        return f"“{field}” is not a setting of a picture."
+    label, given, kind = known.title.capitalize() if known.title != "CFG scale" else known.title, item["input"], item["type"]
+    if kind == "string_too_long":
+        return f"{label} has {len(given):,} characters; at most {item['ctx']['max_length']:,} are accepted."
+    if kind == "value_error":
+        message = str(item["ctx"]["error"])
+        return message if field == "scheduler" else f"{label} {message} (it was {_shown(given)})."
+    if kind in {"greater_than_equal", "less_than_equal"} or kind.startswith(("int", "float", "finite")):
+        low, high = bounds(field)
+        whole = "a whole number" if known.annotation is int else "a number"
+        return f"{label} must be {whole} from {low:,} to {high:,}; it was {_shown(given)}."
+    return f"{label}: {item['msg']}."
+
+
+def _shown(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else text[:37] + "..."

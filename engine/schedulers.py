@@ -1,0 +1,129 @@
+"""SCHEDULERS: the names users know from A1111 and Forge -> diffusers' class and options.
+
+A row is all it takes to add one: the oracle, parity, batch and preview tests run over every row.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from engine.errors import InvalidRequest
+
+Noise = Literal["none", "generator", "seed"]
+
+
+@dataclass(frozen=True)
+class SchedulerRow:
+    """One stepping rule with its options.
+
+    `noise` says how the image's seed reaches the rule: "none" (it draws no noise), "generator" (`step`
+    takes the image's own generator) or "seed" (the rule is built with the seed, as diffusers'
+    DPMSolverSDEScheduler is). `step_options` are handed to every `step`. `sampler` and `schedule_type` are A1111's two names for it.
+    `max_steps` is the number of distilled timesteps where there is such a limit.
+    """
+
+    name: str
+    class_name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    step_options: Mapping[str, Any] = field(default_factory=dict)
+    noise: Noise = "none"
+    sampler: str = ""
+    schedule_type: str = "Automatic"
+    needs: tuple[str, ...] = ()
+    max_steps: int = 1000
+    hint: str = ""
+
+
+_KARRAS = {"use_karras_sigmas": True}
+_SDE = {"algorithm_type": "sde-dpmsolver++"}
+# DDIM and DDPM clamp x0 to [-1, 1] by default, which is right for pixels and wrong for latents.
+_UNCLIPPED = {"clip_sample": False}
+_DISTILLED = "for distilled models (LCM, Turbo) at 4 to 8 steps; washed out with ordinary ones"
+
+
+def _row(name: str, class_name: str, options: Mapping[str, Any] | None = None, **columns: Any) -> SchedulerRow:
+    """A row whose A1111 names follow from its own: "DPM++ 2M Karras" -> sampler DPM++ 2M, schedule Karras."""
+    sampler, schedule_type = name, "Automatic"
+    for suffix in ("Karras", "Exponential"):
+        if name.endswith(" " + suffix):
+            sampler, schedule_type = name.removesuffix(" " + suffix), suffix
+    return SchedulerRow(name, class_name, options or {}, **{"sampler": sampler, "schedule_type": schedule_type, **columns})
+
+
+_ROWS = (
+    _row("DPM++ 2M", "DPMSolverMultistepScheduler", hint="a good default: fine results in 15 to 25 steps"),
+    _row("DPM++ 2M Karras", "DPMSolverMultistepScheduler", _KARRAS, hint="a good default: fine results in 15 to 25 steps"),
+    _row("DPM++ 2M Exponential", "DPMSolverMultistepScheduler", {"use_exponential_sigmas": True}),
+    _row("DPM++ 2M SDE", "DPMSolverMultistepScheduler", _SDE, noise="generator"),
+    _row("DPM++ 2M SDE Karras", "DPMSolverMultistepScheduler", {**_SDE, **_KARRAS}, noise="generator"),
+    _row("DPM++ 3M SDE", "DPMSolverMultistepScheduler", {**_SDE, "solver_order": 3}, noise="generator"),
+    _row("DPM++ 3M SDE Karras", "DPMSolverMultistepScheduler", {**_SDE, "solver_order": 3, **_KARRAS}, noise="generator"),
+    _row("DPM++ SDE", "DPMSolverSDEScheduler", noise="seed", needs=("scipy", "torchsde"), hint="two network calls a step"),
+    _row(
+        "DPM++ SDE Karras", "DPMSolverSDEScheduler", _KARRAS,
+        noise="seed", needs=("scipy", "torchsde"), hint="two network calls a step",
+    ),
+    _row("DPM++ 2S", "DPMSolverSinglestepScheduler"),
+    _row("DPM++ 2S Karras", "DPMSolverSinglestepScheduler", _KARRAS),
+    _row("Euler", "EulerDiscreteScheduler", noise="generator", hint="simple and dependable"),
+    _row("Euler Karras", "EulerDiscreteScheduler", _KARRAS, noise="generator"),
+    _row("Euler a", "EulerAncestralDiscreteScheduler", noise="generator", hint="adds noise at each step: more steps keep changing the picture"),
+    _row("Heun", "HeunDiscreteScheduler", hint="two network calls a step"),
+    _row("Heun Karras", "HeunDiscreteScheduler", _KARRAS, hint="two network calls a step"),
+    _row("LMS", "LMSDiscreteScheduler", needs=("scipy",)),
+    _row("LMS Karras", "LMSDiscreteScheduler", _KARRAS, needs=("scipy",)),
+    _row("DPM2", "KDPM2DiscreteScheduler", hint="two network calls a step"),
+    _row("DPM2 Karras", "KDPM2DiscreteScheduler", _KARRAS, hint="two network calls a step"),
+    _row("DPM2 a", "KDPM2AncestralDiscreteScheduler", noise="generator", hint="two network calls a step"),
+    _row("DPM2 a Karras", "KDPM2AncestralDiscreteScheduler", _KARRAS, noise="generator", hint="two network calls a step"),
+    _row("DDIM", "DDIMScheduler", _UNCLIPPED, noise="generator", hint="the classic; steady with few steps"),
+    _row("DDPM", "DDPMScheduler", _UNCLIPPED, noise="generator", hint="wants many steps"),
+    # skip_prk_steps: Stable Diffusion's own setting; the Runge-Kutta warm-up is for the unconditional models.
+    _row("PNDM", "PNDMScheduler", {"skip_prk_steps": True}, sampler="PLMS", hint="the scheduler of Stable Diffusion's first release"),
+    _row("UniPC", "UniPCMultistepScheduler", hint="good with very few steps"),
+    _row("UniPC Karras", "UniPCMultistepScheduler", _KARRAS),
+    _row("DEIS", "DEISMultistepScheduler"),
+    _row("SA-Solver", "SASolverScheduler", noise="generator"),
+    # 50: original_inference_steps of diffusers' LCMScheduler and TCDScheduler.
+    _row("LCM", "LCMScheduler", _UNCLIPPED, noise="generator", max_steps=50, hint=_DISTILLED),
+    # eta 0: what diffusers' StableDiffusionPipeline hands to every scheduler that takes an eta.
+    _row("TCD", "TCDScheduler", _UNCLIPPED, step_options={"eta": 0.0}, noise="generator", max_steps=50, hint=_DISTILLED),
+)
+
+SCHEDULERS: Mapping[str, SchedulerRow] = {row.name: row for row in _ROWS}
+DEFAULT_SCHEDULER = "DPM++ 2M Karras"
+
+
+def available_schedulers() -> list[str]:
+    """The names whose optional libraries are installed here, in the table's order."""
+    return [row.name for row in _ROWS if all(importlib.util.find_spec(package) for package in row.needs)]
+
+
+def scheduler_row(name: str) -> SchedulerRow:
+    """The row of a name, whatever its capitals. Raises ValueError with the nearest names."""
+    for row in _ROWS:
+        if row.name.casefold() == name.strip().casefold():
+            return row
+    near = difflib.get_close_matches(name, SCHEDULERS, n=3, cutoff=0.4) or list(SCHEDULERS)[:3]
+    raise ValueError(f"There is no scheduler “{name[:60]}”; did you mean {' or '.join(near)}?")
+
+
+def scheduler_from_infotext(sampler: str, schedule_type: str | None) -> str:
+    """Our name of A1111's sampler and schedule type, old style ("DPM++ 2M Karras") or new (two fields).
+
+    Raises InvalidRequest when there is no such row.
+    """
+    wanted = (sampler.strip().casefold(), (schedule_type or "Automatic").strip().casefold())
+    for row in _ROWS:
+        names = {row.sampler.casefold(), row.name.casefold()}
+        # A1111's "Uniform", "Normal", "Simple" are the spacing of the model's own config here.
+        same_type = wanted[1] == row.schedule_type.casefold() or (
+            row.schedule_type == "Automatic" and wanted[1] in {"uniform", "normal", "simple"}
+        )
+        if (wanted[0] in names and same_type) or (wanted[0] == row.name.casefold() and wanted[1] == "automatic"):
+            return row.name
+    raise InvalidRequest(f"There is no scheduler like A1111's “{sampler[:60]}” with schedule “{schedule_type or 'Automatic'}” here.")

@@ -1,0 +1,52 @@
+"""Fixtures shared by all tests: tiny models of the real classes, and the embedded model."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+
+ROOT = Path(__file__).resolve().parent.parent
+STARTER = ROOT / "presets" / "starter"
+
+
+@pytest.fixture(scope="session")
+def catalog():
+    from engine.catalog import Catalog
+
+    return Catalog.load(ROOT / "presets" / "models.toml")
+
+
+@pytest.fixture(scope="session")
+def starter_pipeline():
+    """diffusers' own pipeline over the embedded model, float32."""
+    from tests.tiny import read_pipeline
+
+    return read_pipeline(STARTER)
+
+
+@pytest.fixture(scope="session")
+def starter_family(starter_pipeline):
+    from tests.tiny import family_of
+
+    return family_of(starter_pipeline)
+
+
+@pytest.fixture(scope="session", params=["epsilon", "v_prediction"])
+def tiny_pipeline(request):
+    """A Stable Diffusion pipeline of the real classes with a few thousand random weights, by prediction type."""
+    from tests.tiny import make_pipeline
+
+    return make_pipeline(request.param)
+
+
+@pytest.fixture(scope="session")
+def tiny_family(tiny_pipeline):
+    from tests.tiny import family_of
+
+    return family_of(tiny_pipeline)
