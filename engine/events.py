@@ -24,7 +24,7 @@ class Queued:
 
 @dataclass(frozen=True)
 class Notice:
-    """Something to know: a prompt that was cut (`cell` set), a model being loaded (`progress` from 0 to 1, or None)."""
+    """Something to know: a prompt that was cut (`cell` set), a model being loaded (`progress` from 0 to 1, -1 while unknown)."""
 
     text: str
     cell: int | None = None
@@ -40,6 +40,8 @@ class Preview:
     total: int
     image: Image.Image | None = None
     method: str = ""
+    elapsed: float = 0.0
+    """Seconds since the image was begun."""
 
 
 @dataclass(frozen=True)

@@ -147,7 +147,7 @@ def _text_chunks(file: Path) -> dict[str, str]:
     except (OSError, ValueError, SyntaxError) as error:
         if isinstance(error, FileNotFoundError):
             raise
-        if b"\x89PNG\r\n\x1a\n" == _head(file):
+        if _head(file) == b"\x89PNG\r\n\x1a\n":
             raise UnreadablePicture("This PNG is damaged or was cut short: copy it again from where it came from.") from None
         raise UnreadablePicture("This file is no PNG picture, whatever its name says: drop a PNG made by Darkroom or A1111.") from None
     return texts

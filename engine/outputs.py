@@ -10,6 +10,8 @@ from pathlib import Path
 
 from engine.errors import NotSaved
 
+_KEEP = "Download this picture to keep it."
+
 
 def write_picture(content: bytes, folder: Path, name: str) -> Path:
     """Writes `content` as `folder`/<today>/<name>.png and returns its path; nobody ever sees half a file.
@@ -37,9 +39,7 @@ def write_picture(content: bytes, folder: Path, name: str) -> Path:
 
 def _sentence(error: OSError, folder: Path) -> str:
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return f"The picture could not be saved: the disk of {folder} is full. Make room there; download this picture to keep it."
+        return f"The picture could not be saved: the disk of {folder} is full; make room there. {_KEEP}"
     if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
-        return (
-            f"The picture could not be saved: {folder} may not be written to. Start with --data-dir FOLDER; download this picture to keep it."
-        )
-    return f"The picture could not be saved in {folder}: {error.strerror or error}. Download this picture to keep it."
+        return f"The picture could not be saved: {folder} may not be written to; start with --data-dir FOLDER. {_KEEP}"
+    return f"The picture could not be saved in {folder}: {error.strerror or error}. {_KEEP}"

@@ -71,7 +71,7 @@ _ROWS = (
     _row("DPM++ 2S Karras", "DPMSolverSinglestepScheduler", _KARRAS),
     _row("Euler", "EulerDiscreteScheduler", noise="generator", hint="simple and dependable"),
     _row("Euler Karras", "EulerDiscreteScheduler", _KARRAS, noise="generator"),
-    _row("Euler a", "EulerAncestralDiscreteScheduler", noise="generator", hint="adds noise at each step: more steps keep changing the picture"),
+    _row("Euler a", "EulerAncestralDiscreteScheduler", noise="generator", hint="adds noise as it goes: more steps keep changing it"),
     _row("Heun", "HeunDiscreteScheduler", hint="two network calls a step"),
     _row("Heun Karras", "HeunDiscreteScheduler", _KARRAS, hint="two network calls a step"),
     _row("LMS", "LMSDiscreteScheduler", needs=("scipy",)),

@@ -23,16 +23,24 @@ EXACT_ROWS = 8
 """Rows of the fixed batch of exact images: enough for four guided images to share a call."""
 
 WASTE = 0.25
-"""The most of a bucket that may be padding before a smaller, full bucket is used instead."""
+"""The most of a padded bucket that may be padding before a smaller, full bucket is used instead."""
 
 
 class Denoiser:
-    """The trajectories of one loaded model. Not thread-safe: one thread owns the network."""
+    """The trajectories of one loaded model. Not thread-safe: one thread owns the network.
 
-    def __init__(self, family: StableDiffusion, *, max_rows: int = 16, exact_rows: int = EXACT_ROWS):
+    Exact images run in calls of `exact_rows` rows, always: their neighbours then change no bit. Fast ones are
+    packed freely, up to `max_rows`; with `padded` into powers of two, which spares CUDA a new choice of kernels
+    for every width. On the CPU a padding row costs as much as a real one, so there is none.
+    """
+
+    def __init__(
+        self, family: StableDiffusion, *, max_rows: int = 16, exact_rows: int = EXACT_ROWS, padded: bool | None = None
+    ):
         self.family = family
         self.max_rows = max_rows
         self.exact_rows = exact_rows
+        self.padded = family.device.type == "cuda" if padded is None else padded
         self.calls = 0
         """Network calls made, for tests and benchmarks; `rows_run` counts their rows, padding included."""
         self.rows_run = 0
@@ -121,15 +129,15 @@ class Denoiser:
         peers = [one for one in waiting if one.latents.shape == shape]
         if not first.exact:
             peers = [one for one in peers if not one.exact]
-        width = self.exact_rows if first.exact else choose_bucket(sum(one.rows for one in peers), self.max_rows, first.rows)
+        wanted = max(min(sum(one.rows for one in peers), self.max_rows), first.rows)
+        width = self.exact_rows if first.exact else choose_bucket(wanted, first.rows) if self.padded else wanted
         picked, used = [], 0
         for one in peers:
             if used + one.rows <= width:
                 picked.append(one)
                 used += one.rows
-        if first.owner in self._owners:
-            self._owners.append(self._owners.pop(self._owners.index(first.owner)))
-        return picked, width
+        self._owners.append(self._owners.pop(self._owners.index(first.owner)))
+        return picked, width if first.exact or self.padded else used
 
     def _in_turn(self) -> list[Trajectory]:
         """All unfinished trajectories, one of each owner in turn."""
@@ -194,18 +202,13 @@ class Denoiser:
         return [self._fail(first, OutOfMemory(sentence))]
 
 
-def choose_bucket(rows: int, most: int, least: int) -> int:
-    """The width of a call when `rows` rows wait: a power of two, at most `most` (but at least `least`).
+def choose_bucket(rows: int, least: int) -> int:
+    """The padded width of a call when `rows` rows could run: a power of two, at least `least`.
 
     The next power above is taken when at most WASTE of it is padding, else the one below, filled.
     """
-    above = 1
-    while above < rows:
-        above *= 2
-    width = above if above - rows <= WASTE * above else above // 2
-    while width > max(most, least):
-        width //= 2
-    return max(width, least)
+    above = 1 << (rows - 1).bit_length()
+    return max(above if above - rows <= WASTE * above else above // 2, least)
 
 
 def guide(output: torch.Tensor, scales: Sequence[float], rows: Sequence[int]) -> list[torch.Tensor]:

@@ -1,0 +1,151 @@
+"""Job: a plan under way, and the mailboxes of those who watch it.
+
+A job lives in the engine, not in a browser's request: closing the tab loses nothing, and a new watcher is
+first told where everything stands.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from engine.events import TERMINAL, Event, Notice, Preview, Queued
+from engine.plan import Plan
+from engine.previewing import PreviewOptions
+
+
+class Watcher:
+    """One reader's mailbox. A slow reader finds only the newest preview of each cell, and every other event."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._pending: dict[Any, Event] = {}
+        self._sealed = False
+
+    def put(self, event: Event) -> None:
+        with self._changed:
+            if isinstance(event, Preview):
+                event = self._with_last_image(event)
+                self._pending[("preview", event.cell)] = event
+            else:
+                self._pending[object()] = event
+            self._changed.notify_all()
+
+    def seal(self) -> None:
+        """Nothing more will come."""
+        with self._changed:
+            self._sealed = True
+            self._changed.notify_all()
+
+    def take(self, timeout: float | None = None) -> list[Event]:
+        """All that has come since the last call, waiting for the first up to `timeout` seconds. May be empty."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._pending or self._sealed, timeout)
+            events, self._pending = list(self._pending.values()), {}
+            return events
+
+    @property
+    def ended(self) -> bool:
+        """Whether everything has been taken and nothing more will come."""
+        with self._changed:
+            return self._sealed and not self._pending
+
+    def _with_last_image(self, event: Preview) -> Preview:
+        """A step without a picture must not make an unseen earlier picture vanish."""
+        unseen = self._pending.pop(("preview", event.cell), None)
+        if event.image is None and isinstance(unseen, Preview):
+            return replace(event, image=unseen.image, method=unseen.method)
+        return event
+
+
+@dataclass(eq=False)
+class Job:
+    """What was asked for, by whom, and where it stands. Thread-safe."""
+
+    plan: Plan
+    owner: str = ""
+    previews: PreviewOptions = field(default_factory=PreviewOptions)
+    id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
+    created: float = field(default_factory=time.time)
+
+    def __post_init__(self) -> None:
+        self._lock = threading.Lock()
+        self._watchers: list[Watcher] = []
+        self._queued: dict[int, Queued] = {}
+        self._newest: dict[int, Preview] = {}
+        self._ends: dict[int, Event] = {}
+        self._notices: list[Notice] = []
+
+    @property
+    def done(self) -> bool:
+        with self._lock:
+            return len(self._ends) == len(self.plan.cells)
+
+    def ended(self, cell: int) -> bool:
+        with self._lock:
+            return cell in self._ends
+
+    def publish(self, event: Event) -> None:
+        """Tells every watcher. An event of a cell that has ended is dropped: its end was its last word."""
+        with self._lock:
+            cell = getattr(event, "cell", None)
+            if cell in self._ends or len(self._ends) == len(self.plan.cells):
+                return
+            self._remember(event)
+            for watcher in self._watchers:
+                watcher.put(event)
+            if len(self._ends) == len(self.plan.cells):
+                for watcher in self._watchers:
+                    watcher.seal()
+
+    def watch(self) -> Watcher:
+        """A mailbox that starts with how things stand now: notices, each cell's newest preview, and the ends."""
+        watcher = Watcher()
+        with self._lock:
+            for event in (*self._notices, *self._queued.values(), *self._newest.values(), *self._ends.values()):
+                watcher.put(event)
+            if len(self._ends) == len(self.plan.cells):
+                watcher.seal()
+            else:
+                self._watchers.append(watcher)
+        return watcher
+
+    def leave(self, watcher: Watcher) -> None:
+        with self._lock:
+            if watcher in self._watchers:
+                self._watchers.remove(watcher)
+
+    def events(self) -> Iterator[Event]:
+        """All events until the last cell's end, as they come."""
+        watcher = self.watch()
+        try:
+            while not watcher.ended:
+                yield from watcher.take(timeout=1)
+        finally:
+            self.leave(watcher)
+
+    def wait(self) -> dict[int, Event]:
+        """The end of each cell by its index, once all have ended."""
+        for _ in self.events():
+            pass
+        with self._lock:
+            return dict(self._ends)
+
+    def _remember(self, event: Event) -> None:
+        if isinstance(event, TERMINAL):
+            self._ends[event.cell] = event
+            self._newest.pop(event.cell, None)
+            self._queued.pop(event.cell, None)
+        elif isinstance(event, Preview):
+            last = self._newest.get(event.cell)
+            keeps = event.image is None and last is not None
+            self._newest[event.cell] = replace(event, image=last.image, method=last.method) if keeps else event
+            self._queued.pop(event.cell, None)
+        elif isinstance(event, Queued):
+            self._queued[event.cell] = event
+        elif isinstance(event, Notice) and event.progress is None:
+            self._notices.append(event)

@@ -1,0 +1,372 @@
+"""Worker: one device's loop: inbox -> tick -> events.
+
+One thread owns the network. Everything else only puts requests into its inbox.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import queue
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from engine import metadata
+from engine.catalog import Catalog, ModelSpec
+from engine.device import Advance, Device, Key, TokenCount
+from engine.errors import EngineError, ModelUnavailable, NotSaved
+from engine.events import Cancelled, Event, Failed, Finished, Made, Notice, Preview, Provenance, Queued
+from engine.job import Job
+from engine.outputs import write_picture
+from engine.plan import Cell
+from engine.previewing import SHARE, PreviewBudget
+
+log = logging.getLogger(__name__)
+
+ADMITTED_A_TICK = 8
+"""Building a scheduler takes milliseconds: a large plan must not hold up the images under way."""
+
+
+@dataclass
+class Task:
+    """One cell on its way through the worker."""
+
+    job: Job
+    cell: Cell
+    latents: Any = None
+    started: float = 0.0
+    step: int = 0
+    total: int = 0
+    shown: list[str] = field(default_factory=list)  # preview methods seen so far
+
+    @property
+    def key(self) -> Key:
+        return (self.job.id, self.cell.index)
+
+    def publish(self, event: Event) -> None:
+        self.job.publish(event)
+
+
+class Worker:
+    """Runs jobs on one device. `open_device` is called in the worker's own thread, which it keeps."""
+
+    def __init__(self, open_device: Callable[[], Device], catalog: Catalog, outputs: Path):
+        self._open_device = open_device
+        self._catalog = catalog
+        self._outputs = outputs
+        self._inbox: queue.Queue[Callable[[], None]] = queue.Queue()
+        self._waiting: list[Task] = []
+        self._live: dict[Key, Task] = {}
+        self._loading: str | None = None
+        self._ready: tuple[str, Any] | None = None  # a loaded model that waits for the last images of the old one
+        self._device: Device | None = None
+        self._budget = PreviewBudget(SHARE["cpu"])
+        self._told: dict[str, set[str]] = {}
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
+        self._thread.start()
+
+    def submit(self, job: Job, latents: Mapping[int, Any] | None = None) -> None:
+        tasks = [Task(job, cell, (latents or {}).get(cell.index)) for cell in job.plan.cells]
+        self._inbox.put(lambda: self._enqueue(tasks))
+
+    def stop(self, job: Job, cells: set[int] | None = None, *, finish_current: bool = False) -> None:
+        """Ends a job's cells (default: all) before the next tick; what they had become is kept.
+
+        With `finish_current` the cell that has come furthest goes on to its end.
+        """
+        self._inbox.put(lambda: self._stop(job, cells, finish_current))
+
+    def forget(self, job: Job) -> None:
+        """Frees what is kept of a finished job."""
+        self._inbox.put(lambda: self._forget(job))
+
+    def warm(self, model: str) -> None:
+        """Loads a model before anybody asks for a picture, if nothing else is going on."""
+        self._inbox.put(lambda: self._warm(model))
+
+    def ask(self, question: Callable[[Device], Any]) -> Future:
+        """The answer of `question`, put to the device between two ticks."""
+        answer: Future = Future()
+
+        def put() -> None:
+            try:
+                answer.set_result(question(self._opened()))
+            except Exception as error:  # noqa: BLE001 - handed to whoever asked
+                answer.set_exception(error)
+
+        self._inbox.put(put)
+        return answer
+
+    def count_tokens(self, model: str, text: str) -> TokenCount | None:
+        """From any thread, without waiting for the device; None while that model is not the resident one."""
+        device = self._device
+        return device.count_tokens(text) if device is not None and device.model == model else None
+
+    @property
+    def resident(self) -> str | None:
+        return self._device.model if self._device is not None else None
+
+    def close(self) -> None:
+        """Stops everything under way and ends the thread."""
+
+        def end() -> None:
+            for task in [*self._waiting, *self._live.values()]:
+                self._stop(task.job, None, finish_current=False)
+            self._closing = True
+
+        self._inbox.put(end)
+        self._thread.join(timeout=30)
+
+    # The rest runs in the worker's thread.
+
+    def _run(self) -> None:
+        while not self._closing:
+            self._read_inbox(wait=not self._busy())
+            try:
+                self._begin()
+                self._tick()
+            except Exception:  # a bug: its images end with the reason, the worker goes on
+                detail = traceback.format_exc()
+                log.exception("the worker failed")
+                for task in [*self._live.values(), *self._waiting]:
+                    self._fail(task, "Something went wrong inside Darkroom; the log has the details. Please try again.", detail)
+                self._waiting.clear()
+
+    def _busy(self) -> bool:
+        waits_for_load_only = self._loading is not None and not self._live
+        return bool(self._live or self._ready or self._waiting) and not waits_for_load_only
+
+    def _read_inbox(self, wait: bool) -> None:
+        try:
+            self._inbox.get(block=wait)()
+            while True:
+                self._inbox.get_nowait()()
+        except queue.Empty:
+            pass
+
+    def _opened(self) -> Device:
+        if self._device is None:
+            self._device = self._open_device()
+            self._budget = PreviewBudget(SHARE.get(self._device.kind, SHARE["cpu"]))
+        return self._device
+
+    def _enqueue(self, tasks: list[Task]) -> None:
+        for task in tasks:
+            task.publish(Queued(task.cell.index, ahead=len(self._live) + len(self._waiting)))
+            self._waiting.append(task)
+
+    def _warm(self, model: str) -> None:
+        if not self._busy() and self._loading is None and self.resident != model:
+            self._load(self._catalog.find(model), tell=[])
+
+    def _begin(self) -> None:
+        """Admits waiting images of the resident model; has another loaded when the next one needs it."""
+        if self._ready and not self._live:
+            name, loaded = self._ready
+            self._ready = None
+            self._opened().install(loaded)
+            log.info("%s is ready", name)
+        admitted = 0
+        while self._waiting and admitted < ADMITTED_A_TICK and not self._ready:
+            wanted = self._waiting[0].cell.recipe.model
+            if self.resident != wanted:
+                self._want(wanted)
+                return
+            self._admit(self._waiting.pop(0))
+            admitted += 1
+
+    def _want(self, model: str) -> None:
+        """Has a model loaded beside the resident one, unless something is being loaded already."""
+        if self._loading is None:
+            jobs = {task.job.id: task.job for task in self._waiting if task.cell.recipe.model == model}
+            self._load(self._catalog.find(model), tell=list(jobs.values()))
+
+    def _load(self, spec: ModelSpec, tell: list[Job]) -> None:
+        self._loading = spec.name
+
+        def report(text: str, progress: float | None = None) -> None:
+            log.info("%s", text)
+            jobs = {task.job.id: task.job for task in list(self._waiting)} or {job.id: job for job in tell}
+            for job in jobs.values():
+                job.publish(Notice(text, progress=-1.0 if progress is None else progress))
+
+        try:
+            device = self._opened()
+        except EngineError as error:
+            self._load_failed(spec, error)
+            return
+
+        def work() -> None:
+            try:
+                loaded = device.load(spec, report)
+            except Exception as error:  # noqa: BLE001 - told to those who wait for the model
+                failure = error
+                self._inbox.put(lambda: self._load_failed(spec, failure))
+            else:
+                self._inbox.put(lambda: self._load_done(spec, loaded))
+
+        threading.Thread(target=work, name=f"load {spec.name}", daemon=True).start()
+
+    def _load_done(self, spec: ModelSpec, loaded: Any) -> None:
+        self._loading = None
+        self._ready = (spec.name, loaded)
+
+    def _load_failed(self, spec: ModelSpec, error: Exception) -> None:
+        self._loading = None
+        waiting = [task for task in self._waiting if task.cell.recipe.model == spec.name]
+        self._waiting = [task for task in self._waiting if task not in waiting]
+        if not isinstance(error, EngineError):
+            log.error("loading %s failed", spec.name, exc_info=error)
+            error = ModelUnavailable(f"{spec.title} could not be loaded: {error}")
+        for task in waiting:
+            self._fail(task, str(error))
+
+    def _admit(self, task: Task) -> None:
+        recipe, exact = task.cell.recipe, task.job.plan.exact
+        try:
+            device = self._opened()
+            task.total = device.admit(task.key, recipe, owner=task.job.owner or task.job.id, exact=exact, latents=task.latents)
+        except EngineError as error:
+            self._fail(task, str(error))
+            return
+        except Exception:
+            log.exception("an image could not be begun")
+            self._fail(task, "This picture could not be begun; the log has the details.", traceback.format_exc())
+            return
+        task.started = time.perf_counter()
+        self._live[task.key] = task
+        self._tell_about_words(task)
+
+    def _tell_about_words(self, task: Task) -> None:
+        """Notices of an empty prompt and of words past the model's limit, each once a job."""
+        recipe, told = task.cell.recipe, self._told.setdefault(task.job.id, set())
+        if not recipe.full_prompt.strip():
+            self._tell(task, told, "The prompt is empty, so the model draws whatever it likes.")
+        for label, text in (("prompt", recipe.full_prompt), ("negative prompt", recipe.full_negative_prompt)):
+            count = self._opened().count_tokens(text)
+            if count and count.cut:
+                self._tell(task, told, f"The model reads {count.limit} tokens of the {label}; these words were cut: “{count.cut}”.")
+
+    def _tell(self, task: Task, told: set[str], text: str) -> None:
+        if text not in told:
+            told.add(text)
+            task.publish(Notice(text, cell=task.cell.index))
+
+    def _tick(self) -> None:
+        if not self._live:
+            return
+        device = self._opened()
+        start = time.perf_counter()
+        advances = device.tick()
+        self._budget.worked(time.perf_counter() - start)
+        due = [one for one in advances if not (one.error or one.done) and self._live[one.key].job.previews.due(one.step)]
+        for advance in advances:
+            task = self._live[advance.key]
+            task.step, task.total = advance.step, advance.total
+            if advance.error is not None:
+                self._fail(task, *_explain(advance.error))
+                continue
+            image, method = self._look(device, task, advance, len(due)) if advance in due else (None, "")
+            elapsed = time.perf_counter() - task.started
+            task.publish(Preview(task.cell.index, advance.step, advance.total, image, method, elapsed))
+            if advance.done:
+                self._finish(task)
+
+    def _look(self, device: Device, task: Task, advance: Advance, images: int) -> tuple[Image.Image | None, str]:
+        """A picture of an image under way, and how it was made; none when the budget is spent."""
+        method = task.job.previews.method
+        if method == "auto":
+            method = self._budget.choose(device.preview_costs(task.key), images, task.shown)
+        if method is None:
+            return None, ""
+        start = time.perf_counter()
+        try:
+            image = device.preview(task.key, method)
+        except Exception:  # watching must never end an image
+            log.exception("a preview failed")
+            return None, ""
+        self._budget.spent(time.perf_counter() - start)
+        if method not in task.shown:
+            task.shown.append(method)
+        return image, method
+
+    def _finish(self, task: Task) -> None:
+        try:
+            made = self._develop(task)
+        except Exception as error:  # noqa: BLE001 - this image's failure
+            self._fail(task, *_explain(error))
+            return
+        self._live.pop(task.key, None)
+        self._opened().drop(task.key)
+        task.publish(Finished(task.cell.index, made))
+
+    def _stop(self, job: Job, cells: set[int] | None, finish_current: bool) -> None:
+        mine = [task for task in [*self._live.values(), *self._waiting] if task.job is job]
+        mine = [task for task in mine if cells is None or task.cell.index in cells]
+        if finish_current and mine:
+            furthest = max(mine, key=lambda task: task.step / max(task.total, 1))
+            mine.remove(furthest)
+        self._waiting = [task for task in self._waiting if task not in mine]
+        for task in mine:
+            self._cancel(task)
+
+    def _cancel(self, task: Task) -> None:
+        self._live.pop(task.key, None)
+        made = None
+        if self._device is not None:
+            self._device.drop(task.key)
+            if task.step:
+                try:
+                    made = self._develop(task)
+                except Exception:  # what cannot be shown of a stopped image is no news
+                    log.exception("a stopped image could not be developed")
+        task.publish(Cancelled(task.cell.index, task.step, task.total, made))
+
+    def _fail(self, task: Task, message: str, detail: str = "") -> None:
+        self._live.pop(task.key, None)
+        if self._device is not None:
+            self._device.drop(task.key)
+        task.publish(Failed(task.cell.index, message, detail))
+
+    def _forget(self, job: Job) -> None:
+        self._told.pop(job.id, None)
+        if self._device is not None:
+            for cell in job.plan.cells:
+                self._device.forget((job.id, cell.index))
+
+    def _develop(self, task: Task) -> Made:
+        """The picture as it now is, written to disk with its recipe; unsaved, with the reason, when that fails."""
+        device, recipe = self._opened(), task.cell.recipe
+        image = device.picture(task.key)
+        facts = device.facts(task.key)
+        provenance = Provenance(
+            facts.model_revision, facts.device, facts.dtype, facts.bucket, task.job.plan.exact,
+            task.step, task.total, round(time.perf_counter() - task.started, 3), facts.versions,
+        )  # fmt: skip
+        sha256 = hashlib.sha256(image.tobytes()).hexdigest()
+        mark = f"-unfinished-{task.step}-of-{task.total}" if provenance.unfinished else ""
+        name = f"{time.strftime('%H%M%S')}-{task.job.id[:6]}-{task.cell.index:02d}-seed-{recipe.seed}{mark}"
+        try:
+            path = write_picture(metadata.png_bytes(image, recipe, provenance), self._outputs, name)
+        except NotSaved as error:
+            task.publish(Notice(str(error), cell=task.cell.index))
+            return Made(recipe, provenance, image, sha256, unsaved=str(error))
+        return Made(recipe, provenance, image, sha256, path)
+
+
+def _explain(error: Exception) -> tuple[str, str]:
+    """(sentence for the person, traceback for the log): bugs keep theirs."""
+    if isinstance(error, EngineError):
+        return str(error), ""
+    detail = "".join(traceback.format_exception(error))
+    log.error("an image failed: %s", detail)
+    return "This picture failed inside Darkroom; the log has the details. The others go on.", detail
