@@ -12,12 +12,13 @@ from PIL import Image
 from engine.catalog import Catalog, Limits
 from engine.device import Device, TokenCount
 from engine.errors import InvalidRequest
+from engine.events import Made
 from engine.job import Job
 from engine.plan import Plan
 from engine.previewing import PreviewOptions
 from engine.worker import Worker
 
-KEPT_JOBS = 32
+KEPT_JOBS = 64
 """Finished jobs whose steps can still be looked at; older ones are forgotten (their pictures are on disk)."""
 
 
@@ -74,6 +75,16 @@ class Engine:
     def job(self, job_id: str) -> Job | None:
         with self._lock:
             return self._jobs.get(job_id)
+
+    def jobs(self, owner: str) -> list[Job]:
+        """An owner's jobs that are kept, oldest first."""
+        with self._lock:
+            return [job for job in self._jobs.values() if job.owner == owner]
+
+    def pictures(self, owner: str) -> list[tuple[str, Made]]:
+        """An owner's pictures as ("job id:cell", picture), newest first."""
+        found = [(f"{job.id}:{cell}", made) for job in self.jobs(owner) for cell, made in job.made().items()]
+        return found[::-1]
 
     def frame(self, job: Job, cell: int, step: int, method: str = "linear") -> Image.Image:
         """The predicted x0 of a cell after `step`, while the job is kept. Raises InvalidRequest when it is not there."""

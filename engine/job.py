@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from engine.events import TERMINAL, Event, Notice, Preview, Queued
+from engine.events import TERMINAL, Cancelled, Event, Finished, Made, Notice, Preview, Queued
 from engine.plan import Plan
 from engine.previewing import PreviewOptions
 
@@ -134,6 +134,12 @@ class Job:
             pass
         with self._lock:
             return dict(self._ends)
+
+    def made(self) -> dict[int, Made]:
+        """The pictures there are so far, finished or stopped, by cell, in the order in which they were made."""
+        with self._lock:
+            ends = [end for end in self._ends.values() if isinstance(end, (Finished, Cancelled))]
+            return {end.cell: end.made for end in ends if end.made}
 
     def _remember(self, event: Event) -> None:
         if isinstance(event, TERMINAL):

@@ -1,0 +1,90 @@
+"""Darkroom's page: flags -> engine -> page -> launch."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import secrets
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported
+
+import gradio as gr
+
+from engine.engine import Engine
+from engine.errors import EngineError
+from engine.local import DATA_DIR, PRESETS, open_engine
+from ui.page import build_page
+from ui.theme import page_assets
+
+USER = "darkroom"
+"""The name that goes with a password made up for a shared link."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Opens the page and serves it until interrupted. Returns the exit code: 2 for bad flags."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    try:
+        auth = credentials(options.auth, options.share)
+        engine = open_engine(model=options.model, device=options.device, dtype=options.dtype, data_dir=options.data_dir)
+    except EngineError as error:
+        print(f"darkroom: {error}", file=sys.stderr)
+        return 2
+    page = build_page(engine, PRESETS)
+    engine.warm()
+    serve(page, engine, options, auth)
+    return 0
+
+
+def serve(page: gr.Blocks, engine: Engine, options: argparse.Namespace, auth: tuple[str, str] | None) -> None:
+    """Serves the page; says where it is, and why there is no public link when one was wanted."""
+    try:
+        _, address, public = page.queue(max_size=64).launch(
+            server_name=options.host, server_port=options.port, share=options.share, auth=auth,
+            allowed_paths=[str(engine.outputs)], max_file_size="40mb", prevent_thread_lock=True, quiet=True,
+            ssr_mode=False, enable_monitoring=False, footer_links=[], run_history=False, **page_assets(),
+        )  # fmt: skip
+    except OSError as error:
+        engine.close()
+        sys.exit(f"darkroom: the page cannot be opened: {error} Try --port 7861.")
+    print(f"Darkroom is open at {address}", flush=True)
+    if options.share:
+        print(f"Public link: {public}" if public else "No public link could be had: the tunnel needs the internet. The page runs here.", flush=True)
+        if auth and not options.auth:
+            print(f"Log in as {auth[0]} with password {auth[1]}", flush=True)
+    try:
+        page.block_thread()
+    finally:
+        engine.close()
+
+
+def credentials(auth: str | None, share: bool) -> tuple[str, str] | None:
+    """USER:PASSWORD as a pair; a made-up password for a link shared without one. Raises EngineError when it is no pair."""
+    if auth is None:
+        return (USER, secrets.token_urlsafe(9)) if share else None
+    user, colon, password = auth.partition(":")
+    if not (user and colon and password):
+        raise EngineError("--auth takes USER:PASSWORD, both not empty.")
+    return user, password
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="app.py", description="Darkroom: type a prompt, watch the picture develop.")
+    parser.add_argument("--model", help="start with this model: a name in presets/models.toml, or a folder saved by diffusers")
+    parser.add_argument("--device", help="cuda or cpu; default: cuda where there is one")
+    parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), help="the network's number format")
+    parser.add_argument("--data-dir", type=Path, default=DATA_DIR, metavar="DIR", help="where outputs/ is; default: beside app.py")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for the local network; default: 127.0.0.1")
+    parser.add_argument("--port", type=int, help="default: the first free one from 7860")
+    parser.add_argument("--share", action="store_true", help="make a public link (with a password)")
+    parser.add_argument("--auth", metavar="USER:PASSWORD", help="ask visitors for this; --share alone makes a password up")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

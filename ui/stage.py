@@ -1,0 +1,145 @@
+"""The picture, large, and the strip of this session's pictures: templates and the values that fill them.
+
+Every value goes through the template's {{ }}, which escapes it: prompts are strangers' text on a shared page.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import gradio as gr
+
+from engine.catalog import ModelSpec
+from engine.events import Made
+from ui.view import CellView, JobView, picture_src
+
+Value = dict[str, Any]
+
+PICK = """
+element.addEventListener('click', event => {
+  const button = event.target.closest('[data-pick]');
+  if (button) trigger('select', {pick: button.dataset.pick});
+});
+"""
+"""A click on anything with data-pick becomes the component's select event."""
+
+STAGE = """
+<div class="stage {{value.state}}" style="--columns: {{value.columns}}; --ratio: {{value.ratio}}">
+  <div class="tray">
+    {{#if value.examples}}
+    <div class="welcome">
+      <p class="welcome-title">{{value.title}}</p>
+      <p>Type a prompt and press Generate, or begin with one of these:</p>
+      <div class="chips">
+        {{#each value.examples}}<button type="button" class="chip" data-pick="example:{{@index}}">{{this}}</button>{{/each}}
+      </div>
+    </div>
+    {{/if}}
+    {{#each value.frames}}
+    <figure class="frame {{this.state}}">
+      {{#if this.src}}<img src="{{this.src}}" alt="{{this.alt}}" data-pick="{{this.pick}}" draggable="true">{{/if}}
+      {{#if this.message}}<p class="frame-message" role="alert">{{this.message}}</p>{{/if}}
+      {{#if this.caption}}<figcaption>{{this.caption}}</figcaption>{{/if}}
+    </figure>
+    {{/each}}
+    {{#if value.error}}<p class="error" role="alert">{{value.error}}</p>{{/if}}
+  </div>
+  <div class="meter" aria-hidden="true"><div class="{{value.meter}}" style="width: {{value.percent}}%"></div></div>
+  <p class="status" role="status">{{value.status}}</p>
+  <p class="notices" role="status" title="{{value.notices}}">{{value.notices}}</p>
+</div>
+"""
+
+STRIP = """
+<div class="strip" role="list" aria-label="Pictures of this session">
+  {{#each value}}
+  <button type="button" role="listitem" class="thumb {{this.state}}" data-pick="{{this.pick}}" title="{{this.title}}">
+    <img src="{{this.src}}" alt="{{this.title}}" loading="lazy">
+  </button>
+  {{/each}}
+</div>
+"""
+
+
+def stage_component(value: Value) -> gr.HTML:
+    return gr.HTML(value, html_template=STAGE, js_on_load=PICK, elem_id="stage")
+
+
+def strip_component() -> gr.HTML:
+    return gr.HTML([], html_template=STRIP, js_on_load=PICK, elem_id="strip")
+
+
+def welcome(spec: ModelSpec) -> Value:
+    """An empty page: what can be had with one click."""
+    return _value("idle", title="Nothing developed yet.", examples=list(spec.examples), ratio=1.0, status=spec.note)
+
+
+def refused(message: str) -> Value:
+    """A request that was wrong: nothing ran."""
+    return _value("failed", error=message)
+
+
+def working(view: JobView) -> Value:
+    """A job under way, or just ended."""
+    several = len(view.cells) > 1
+    first = view.cells[0].recipe
+    return _value(
+        "done" if view.ended else "running",
+        frames=[_frame(view.job_id, cell, several) for cell in view.cells],
+        ratio=first.width / first.height,
+        status=view.status,
+        notices=" ".join(view.notices),
+        percent=round(100 * view.part, 1),
+        meter="unknown" if view.loading and view.loaded_part < 0 else "known",
+    )
+
+
+def single(made: Made, pick: str) -> Value:
+    """One picture of this session, looked at again."""
+    frame = {"src": picture_src(made), "alt": made.recipe.full_prompt, "state": "finished", "pick": pick}
+    seconds = made.provenance.seconds
+    status = f"{made.recipe.steps} steps in {seconds:.1f} s on {made.provenance.device}, seed {made.recipe.seed}"
+    if made.provenance.unfinished:
+        status = f"Unfinished: step {made.provenance.step} of {made.provenance.total}, seed {made.recipe.seed}"
+    return _value("done", frames=[frame], ratio=made.recipe.width / made.recipe.height, status=status)
+
+
+def strip_value(pictures: Sequence[tuple[str, Made]]) -> list[Value]:
+    """Thumbnails of (pick, picture), newest first."""
+    return [
+        {
+            "pick": pick,
+            "src": picture_src(made),
+            "title": f"{made.recipe.full_prompt or 'empty prompt'}, seed {made.recipe.seed}",
+            "state": "unfinished" if made.provenance.unfinished else "",
+        }
+        for pick, made in pictures
+    ]
+
+
+def _frame(job_id: str, cell: CellView, several: bool) -> Value:
+    caption = ""
+    if several:
+        caption = f"seed {cell.recipe.seed}" + (f" · {cell.step}/{cell.total}" if cell.state == "developing" else "")
+        caption += " · stopped" if cell.state == "stopped" else ""
+    return {
+        "src": cell.src,
+        "alt": f"{cell.state}: {cell.recipe.full_prompt}",
+        "state": cell.state,
+        "message": cell.message,
+        "caption": caption,
+        "pick": f"{job_id}:{cell.index}" if cell.made else "",
+    }
+
+
+def _value(state: str, **parts: Any) -> Value:
+    """A whole value: the template must find every name, whatever the state."""
+    empty: Value = {
+        "state": state, "title": "", "examples": [], "frames": [], "ratio": 1.0, "status": "", "notices": "",
+        "percent": 0, "meter": "known", "error": "",
+    }  # fmt: skip
+    value = {**empty, **parts}
+    value["columns"] = math.ceil(math.sqrt(max(len(value["frames"]), 1)))
+    return value

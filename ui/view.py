@@ -1,0 +1,182 @@
+"""What the page shows of a job: a value, and one pure function that folds an event into it. No gradio here."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass, field, replace
+from urllib.parse import quote
+
+from PIL import Image
+
+from engine import metadata
+from engine.events import Cancelled, Event, Failed, Finished, Made, Notice, Preview, Queued
+from engine.job import Job
+from engine.recipe import Recipe
+
+LOSSLESS_BELOW = 128 * 128
+"""Pixels. Smaller previews are sent as PNG: JPEG's blocks would show once they are enlarged."""
+
+
+@dataclass(frozen=True)
+class CellView:
+    """One image: "waiting", "developing", "finished", "stopped" or "failed"."""
+
+    index: int
+    recipe: Recipe
+    state: str = "waiting"
+    step: int = 0
+    total: int = 0
+    elapsed: float = 0.0
+    src: str = ""
+    message: str = ""
+    made: Made | None = None
+
+    @property
+    def ended(self) -> bool:
+        return self.state in {"finished", "stopped", "failed"}
+
+
+@dataclass(frozen=True)
+class JobView:
+    """All images of one job, and what there is to say about it."""
+
+    job_id: str
+    cells: tuple[CellView, ...]
+    ahead: int = 0
+    notices: tuple[str, ...] = ()
+    loading: str = ""
+    loaded_part: float = -1.0
+    """From 0 to 1; -1 while unknown."""
+
+    @property
+    def ended(self) -> bool:
+        return all(cell.ended for cell in self.cells)
+
+    @property
+    def status(self) -> str:
+        """One line: what is going on, from real measurements."""
+        if self.ended:
+            return self._summary()
+        if self.loading:
+            return self.loading
+        begun = [cell for cell in self.cells if cell.total]
+        if not begun:
+            return f"Waiting: {self.ahead} {_plural('picture', self.ahead)} before yours." if self.ahead else "Starting ..."
+        return _progress_line(self.cells)
+
+    @property
+    def part(self) -> float:
+        """How much is done, from 0 to 1."""
+        if self.loading:
+            return max(self.loaded_part, 0.0)
+        return sum(1.0 if cell.ended else cell.step / max(cell.total, 1) for cell in self.cells) / len(self.cells)
+
+    def _summary(self) -> str:
+        states = [cell.state for cell in self.cells]
+        made = [cell.made for cell in self.cells if cell.made]
+        if len(states) == 1 and states == ["finished"]:
+            facts = made[0].provenance
+            return f"{made[0].recipe.steps} steps in {facts.seconds:.1f} s on {facts.device}, seed {made[0].recipe.seed}"
+        if len(states) == 1 and states == ["stopped"]:
+            cell = self.cells[0]
+            return f"Stopped after step {cell.step} of {cell.total}." if cell.step else "Stopped before it began."
+        if states == ["failed"]:
+            return ""
+        counts = [f"{states.count(state)} {state}" for state in ("finished", "stopped", "failed") if state in states]
+        return ", ".join(counts) + f" of {len(states)} pictures"
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Steps done and to do of the images under way."""
+
+    done: int
+    total: int
+    seconds: float = field(default=0.0)
+
+    @property
+    def rate(self) -> float:
+        return self.done / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def left(self) -> float:
+        """Seconds."""
+        return (self.total - self.done) / self.rate if self.rate else 0.0
+
+
+def begin(job: Job) -> JobView:
+    return JobView(job.id, tuple(CellView(cell.index, cell.recipe) for cell in job.plan.cells))
+
+
+def reduce(view: JobView, event: Event) -> JobView:
+    """The view after one more event."""
+    if isinstance(event, Notice):
+        if event.progress is not None:
+            return replace(view, loading=event.text, loaded_part=event.progress)
+        return view if event.text in view.notices else replace(view, notices=(*view.notices, event.text))
+    if isinstance(event, Queued):
+        return replace(view, ahead=event.ahead if event.cell == view.cells[0].index else view.ahead)
+    cells = tuple(_reduce_cell(cell, event) if cell.index == event.cell else cell for cell in view.cells)
+    return replace(view, cells=cells, loading="")
+
+
+def _reduce_cell(cell: CellView, event: Event) -> CellView:
+    if isinstance(event, Preview):
+        src = image_uri(event.image) if event.image is not None else cell.src
+        return replace(cell, state="developing", step=event.step, total=event.total, elapsed=event.elapsed, src=src)
+    if isinstance(event, Finished):
+        return replace(cell, state="finished", src=picture_src(event.made), made=event.made)
+    if isinstance(event, Cancelled):
+        src = picture_src(event.made) if event.made else ""
+        return replace(cell, state="stopped", step=event.step, total=event.total, src=src, made=event.made)
+    if isinstance(event, Failed):
+        return replace(cell, state="failed", src="", message=event.message)
+    return cell
+
+
+def picture_src(made: Made) -> str:
+    """Where a browser finds a picture: its file, whose metadata survives a "save as"; or inline when it is not saved."""
+    if made.path is not None:
+        return "/gradio_api/file=" + quote(str(made.path))
+    return _data_uri(metadata.png_bytes(made.image, made.recipe, made.provenance), "png")
+
+
+def image_uri(image: Image.Image) -> str:
+    """A preview as an inline image; small ones without loss."""
+    lossless = image.width * image.height <= LOSSLESS_BELOW
+    buffer = io.BytesIO()
+    if lossless:
+        image.save(buffer, "PNG")
+    else:
+        image.save(buffer, "JPEG", quality=75)
+    return _data_uri(buffer.getvalue(), "png" if lossless else "jpeg")
+
+
+def _data_uri(content: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64," + base64.b64encode(content).decode("ascii")
+
+
+def _progress_line(cells: tuple[CellView, ...]) -> str:
+    begun = [cell for cell in cells if cell.total]
+    typical = begun[0].total
+    pace = Pace(
+        sum(cell.total if cell.state == "finished" else cell.step for cell in begun),
+        sum(cell.total for cell in begun) + typical * (len(cells) - len(begun)),
+        max(cell.elapsed for cell in begun),
+    )
+    if len(cells) == 1:
+        where = f"step {cells[0].step} of {cells[0].total}"
+    else:
+        where = f"{sum(cell.ended for cell in cells)} of {len(cells)} pictures, step {pace.done} of {pace.total}"
+    return f"{where} · {pace.rate:.1f} steps/s · {_seconds(pace.left)} left"
+
+
+def _seconds(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{int(seconds // 60)} min {int(seconds % 60)} s"
+
+
+def _plural(word: str, count: int) -> str:
+    return word if count == 1 else word + "s"
