@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tqdm import tqdm
+
 from engine.engine import Engine
-from engine.errors import EngineError, InvalidRequest, NotSaved
-from engine.events import Cancelled, Event, Failed, Finished, Made, Notice, Preview
+from engine.errors import EngineError, InvalidRequest
+from engine.events import Cancelled, Failed, Finished, Made, Notice, Preview
 from engine.job import Job
 from engine.local import DATA_DIR, open_catalog, open_engine
 from engine.plan import plan_images, random_seed
@@ -64,15 +65,15 @@ def _add_generate(command: argparse.ArgumentParser) -> None:
 
 def _models(options: argparse.Namespace) -> int:
     for spec in open_catalog():
-        here = spec.is_local
-        print(json.dumps({"name": spec.name, "title": spec.title, "source": "presets" if here else spec.source, "native_size": spec.native_size,
-                          "steps": spec.steps, "cfg": spec.guidance_scale, "scheduler": spec.scheduler, "license": spec.license}))  # fmt: skip
+        told = spec.model_dump(include={"name", "title", "native_size", "steps", "guidance_scale", "scheduler", "license", "note"})
+        print(json.dumps({**told, "download": None if spec.is_local else spec.source}))
     return 0
 
 
 def _generate(options: argparse.Namespace) -> int:
     previews = PreviewOptions("linear" if options.previews else "off")
-    with open_engine(model=options.model, device=options.device, dtype=options.dtype, data_dir=options.data_dir) as engine:
+    places = {"data_dir": options.data_dir, "out": options.out}
+    with open_engine(model=options.model, device=options.device, dtype=options.dtype, **places) as engine:
         plan = plan_images(_recipe(engine, options), engine.catalog, engine.limits, count=options.count, exact=options.exact)
         job = engine.submit(plan, previews=previews)
         try:
@@ -95,36 +96,63 @@ def _recipe(engine: Engine, options: argparse.Namespace) -> Recipe:
 
 def _follow(job: Job, options: argparse.Namespace) -> int:
     """Shows a job's progress on stderr and its pictures on stdout; returns the exit code."""
-    steps: dict[int, tuple[int, int]] = {}
     failed = False
-    for event in job.events():
-        if isinstance(event, Preview):
-            steps[event.cell] = (event.step, event.total)
-            _show_progress(steps, len(job.plan.cells))
-            _write_preview(event, options.previews)
-        elif isinstance(event, (Finished, Cancelled)) and event.made:
-            _clear_line()
-            print(json.dumps(_line(event.made, options.out), ensure_ascii=False), flush=True)
-        elif isinstance(event, (Notice, Failed)):
-            failed = failed or isinstance(event, Failed)
-            _clear_line()
-            print(_sentence(event), file=sys.stderr)
-    _clear_line()
+    with Bars(len(job.plan.cells)) as bars:
+        for event in job.events():
+            if isinstance(event, Preview):
+                bars.step(event)
+                _write_preview(event, options.previews)
+            elif isinstance(event, Notice) and event.progress is not None:
+                bars.loading(event)
+            elif isinstance(event, (Notice, Failed)):
+                failed = failed or isinstance(event, Failed)
+                tqdm.write(event.text if isinstance(event, Notice) else event.message, file=sys.stderr)
+            elif isinstance(event, (Finished, Cancelled)) and event.made:
+                failed = failed or event.made.path is None
+                tqdm.write(json.dumps(_line(event.made), ensure_ascii=False))
     return 1 if failed else 0
 
 
-def _line(made: Made, out: Path | None) -> dict:
-    """What is told of one picture; it is moved into `out` first, where that is wanted."""
-    if made.path is None:
-        raise NotSaved(made.unsaved)
-    path = made.path
-    if out is not None:
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            path = Path(shutil.move(path, out / path.name))
-        except OSError as error:
-            raise NotSaved(f"The picture is in {made.path}; it could not be moved to {out}: {error.strerror or error}.") from None
-    return {"path": str(path), "recipe": made.recipe.model_dump(mode="json"), "seconds": made.provenance.seconds, "sha256": made.sha256}
+class Bars:
+    """Progress on stderr: one bar for a model that is loaded or downloaded, one for all steps."""
+
+    def __init__(self, images: int):
+        self._images = images
+        self._steps: dict[int, tuple[int, int]] = {}
+        self._bar: tqdm | None = None
+        self._loading: tqdm | None = None
+
+    def __enter__(self) -> Bars:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for bar in (self._loading, self._bar):
+            if bar is not None:
+                bar.close()
+
+    def loading(self, notice: Notice) -> None:
+        if self._loading is None:
+            self._loading = tqdm(total=1.0, bar_format="{desc} {bar} {percentage:3.0f} %", file=sys.stderr, leave=False)
+        self._loading.set_description_str(notice.text, refresh=False)
+        self._loading.n = max(notice.progress or 0.0, 0.0)
+        self._loading.refresh()
+
+    def step(self, event: Preview) -> None:
+        if self._loading is not None:
+            self._loading.close()
+            self._loading = None
+        self._steps[event.cell] = (event.step, event.total)
+        total = sum(total for _, total in self._steps.values()) * self._images // len(self._steps)
+        if self._bar is None:
+            self._bar = tqdm(total=total, unit="step", file=sys.stderr)
+        self._bar.total = total
+        self._bar.update(sum(step for step, _ in self._steps.values()) - self._bar.n)
+
+
+def _line(made: Made) -> dict:
+    """What is told of one picture."""
+    path = str(made.path) if made.path else None
+    return {"path": path, "recipe": made.recipe.model_dump(mode="json"), "seconds": made.provenance.seconds, "sha256": made.sha256}
 
 
 def _write_preview(event: Preview, folder: Path | None) -> None:
@@ -134,23 +162,6 @@ def _write_preview(event: Preview, folder: Path | None) -> None:
             event.image.save(folder / f"{event.cell:02d}-step-{event.step:03d}.png")
         except OSError as error:
             raise InvalidRequest(f"Previews cannot be written into {folder}: {error.strerror or error}.") from None
-
-
-def _show_progress(steps: dict[int, tuple[int, int]], images: int) -> None:
-    if sys.stderr.isatty():
-        done = sum(step for step, _ in steps.values())
-        total = max(sum(total for _, total in steps.values()), 1) * images // max(len(steps), 1)
-        filled = 30 * done // total
-        print(f"\r[{'#' * filled}{'.' * (30 - filled)}] {done} of {total} steps", end="", file=sys.stderr, flush=True)
-
-
-def _clear_line() -> None:
-    if sys.stderr.isatty():
-        print("\r\033[K", end="", file=sys.stderr)
-
-
-def _sentence(event: Event) -> str:
-    return event.text if isinstance(event, Notice) else event.message
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from engine.errors import InvalidRequest, ModelUnavailable
-from engine.recipe import Recipe, Style
+from engine.recipe import SIZE_MULTIPLE, Recipe, Style
 from engine.schedulers import DEFAULT_SCHEDULER
 
 FAMILIES = {"StableDiffusionPipeline": "sd"}
@@ -77,7 +78,7 @@ class Limits(BaseModel):
         if recipe.steps > self.max_steps:
             raise InvalidRequest(f"Steps must be at most {self.max_steps} here; it was {recipe.steps:,}.")
         if recipe.width * recipe.height > self.max_pixels:
-            side = int(self.max_pixels**0.5)
+            side = math.isqrt(self.max_pixels) // SIZE_MULTIPLE * SIZE_MULTIPLE
             raise InvalidRequest(
                 f"{recipe.width} x {recipe.height} is too large here: at most {self.max_pixels:,} pixels, such as {side} x {side}."
             )
@@ -122,18 +123,18 @@ def local_model(folder: Path) -> ModelSpec:
     if not folder.is_dir():
         raise ModelUnavailable(f"There is no folder {folder}: give the folder of a model saved by diffusers.")
     try:
-        family = FAMILIES.get(kind := _read_json(folder / "model_index.json").get("_class_name", "nothing"))
+        kind = str(_read_json(folder / "model_index.json").get("_class_name", "nothing"))
+        if kind not in FAMILIES:
+            raise ModelUnavailable(f"{folder} holds a {kind[:80]}; only {', '.join(FAMILIES)} can be run for now.")
         size = _read_json(folder / "unet" / "config.json").get("sample_size", 64)
         blocks = _read_json(folder / "vae" / "config.json").get("block_out_channels", [0] * 4)
+        native = (size if isinstance(size, int) else max(size)) * 2 ** (len(blocks) - 1)
+        return ModelSpec(name=folder.name, title=folder.name, source=str(folder), family=FAMILIES[kind], native_size=native)
     except FileNotFoundError as error:
         missing = Path(error.filename).relative_to(folder)
         raise ModelUnavailable(f"{folder} is no diffusers model folder: it has no {missing}.") from None
-    except (OSError, ValueError) as error:
-        raise ModelUnavailable(f"{folder} cannot be read as a diffusers model folder: {error}.") from None
-    if family is None:
-        raise ModelUnavailable(f"{folder} holds a {kind}; only {', '.join(FAMILIES)} can be run for now.")
-    native = (size if isinstance(size, int) else max(size)) * 2 ** (len(blocks) - 1)
-    return ModelSpec(name=folder.name, title=folder.name, source=str(folder), family=family, native_size=native)
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise ModelUnavailable(f"{folder} cannot be read as a diffusers model folder: {str(error)[:200]}.") from None
 
 
 def load_styles(file: Path) -> list[Style]:
@@ -149,4 +150,7 @@ def _from_table(name: str, table: dict, folder: Path) -> ModelSpec:
 
 
 def _read_json(file: Path) -> dict:
-    return json.loads(file.read_text(encoding="utf-8"))
+    content = json.loads(file.read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise ValueError(f"{file.name} is not a table of settings")
+    return content

@@ -14,6 +14,7 @@ from engine.device import Device, TokenCount
 from engine.errors import InvalidRequest
 from engine.events import Made
 from engine.job import Job
+from engine.outputs import day_folder
 from engine.plan import Plan
 from engine.previewing import PreviewOptions
 from engine.worker import Worker
@@ -25,14 +26,17 @@ KEPT_JOBS = 64
 class Engine:
     """One per process. `open_device` makes the device when it is first needed, in the worker's thread.
 
+    Pictures are written under `data_dir`/outputs, a folder a day, or straight into `out` where that is given.
     Usable as a context manager; leaving it stops what is under way.
     """
 
-    def __init__(self, catalog: Catalog, open_device: Callable[[], Device], data_dir: Path, limits: Limits | None = None):
+    def __init__(
+        self, catalog: Catalog, open_device: Callable[[], Device], data_dir: Path, limits: Limits | None = None, out: Path | None = None
+    ):
         self.catalog = catalog
         self.limits = limits or Limits()
-        self.outputs = data_dir / "outputs"
-        self._worker = Worker(open_device, catalog, self.outputs)
+        self.outputs = out or data_dir / "outputs"
+        self._worker = Worker(open_device, catalog, lambda: out or day_folder(self.outputs))
         self._lock = threading.Lock()
         self._jobs: dict[str, Job] = {}
 

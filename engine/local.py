@@ -26,7 +26,7 @@ def open_catalog(model: str | None = None) -> Catalog:
 
 def open_engine(
     *, model: str | None = None, device: str | None = None, dtype: str | None = None,
-    data_dir: Path = DATA_DIR, limits: Limits | None = None,
+    data_dir: Path = DATA_DIR, out: Path | None = None, limits: Limits | None = None,
 ) -> Engine:  # fmt: skip
     """An Engine on this machine's own device. torch is imported in its worker's thread, with the first model."""
 
@@ -35,4 +35,4 @@ def open_engine(
 
         return TorchDevice(device, dtype, cache=data_dir / "outputs" / ".cache")
 
-    return Engine(open_catalog(model), open_device, data_dir, limits)
+    return Engine(open_catalog(model), open_device, data_dir, limits, out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import tempfile
@@ -13,27 +14,32 @@ from engine.errors import NotSaved
 _KEEP = "Download this picture to keep it."
 
 
+def day_folder(outputs: Path) -> Path:
+    """Today's folder: a year of pictures in one folder is slow to open."""
+    return outputs / datetime.now().strftime("%Y-%m-%d")
+
+
 def write_picture(content: bytes, folder: Path, name: str) -> Path:
-    """Writes `content` as `folder`/<today>/<name>.png and returns its path; nobody ever sees half a file.
+    """Writes `content` as `folder`/<name>.png and returns its path; nobody ever sees half a file.
 
     Raises NotSaved, in the user's words, when it cannot be written; nothing is left behind then.
     """
-    day = folder / datetime.now().strftime("%Y-%m-%d")
     unfinished = None
     try:
-        day.mkdir(parents=True, exist_ok=True)
-        handle, unfinished = tempfile.mkstemp(dir=day, prefix=".", suffix=".part")
+        folder.mkdir(parents=True, exist_ok=True)
+        handle, unfinished = tempfile.mkstemp(dir=folder, prefix=".", suffix=".part")
         with os.fdopen(handle, "wb") as stream:
             stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
+        # No fsync: the rename alone keeps half files from being seen; only a power cut could lose a picture just
+        # made, and waiting for the disk would hold up every image under way.
         os.chmod(unfinished, 0o644)  # mkstemp's own 0600 would keep others from opening the picture
-        target = day / f"{name}.png"
+        target = folder / f"{name}.png"
         os.replace(unfinished, target)
         return target
     except OSError as error:
         if unfinished is not None:
-            Path(unfinished).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                Path(unfinished).unlink(missing_ok=True)
         raise NotSaved(_sentence(error, folder)) from error
 
 

@@ -55,28 +55,28 @@ class PreviewBudget:
     def worked(self, seconds: float) -> None:
         """A tick took so long."""
         self._tick = seconds if not self._tick else 0.8 * self._tick + 0.2 * seconds
-        # No more is saved up than PATIENCE steps earn: a long pause must not pay for a burst.
-        self._credit = min(self._credit + self.share * seconds, self.share * self._tick * (PATIENCE + 1))
+        # What is saved up is bounded: a long pause must not pay for a burst.
+        self._credit = min(self._credit + self.share * seconds, self.share * self._tick * PATIENCE * 4)
 
     def spent(self, seconds: float) -> None:
         self._credit -= seconds
 
     def choose(self, costs: Mapping[str, float], images: int, seen: Sequence[str] = ()) -> str | None:
-        """The previewer for `images` pictures after this tick, or None to show nothing new.
+        """The previewer for all `images` pictures of this tick, or None to show nothing new.
 
         `costs` is seconds a picture of each previewer at hand. The truest that can be afforded every PATIENCE
         steps is used when its credit is there. Until then the cheapest fills in, but only while nothing
-        truer has been `seen`, since falling back would look like a flicker.
+        truer has been `seen`: falling back would look like a flicker, so the truer one is waited for.
         """
         offered = [name for name in BEST_FIRST if name in costs]
         if not offered:
             return None
         earned = self.share * self._tick * PATIENCE
-        target = next((name for name in offered if costs[name] * images <= earned), offered[-1])
+        cheapest = offered[-1]
+        target = next((name for name in offered if name in seen or costs[name] * images <= earned), cheapest)
         if self._affordable(costs[target] * images):
             return target
-        cheapest = offered[-1]
-        better_seen = any(offered.index(name) < offered.index(cheapest) for name in seen if name in offered)
+        better_seen = any(name in seen for name in offered[:-1])
         # What the filling-in spends must not starve the true one for ever: it may take a fifth of a step's earnings.
         cheap = costs[cheapest] * images <= self.share * self._tick / 5
         return cheapest if cheap and not better_seen and self._affordable(costs[cheapest] * images) else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from engine.errors import InvalidRequest
 from engine.schedulers import DEFAULT_SCHEDULER, scheduler_row
@@ -71,6 +71,13 @@ class Recipe(BaseModel):
     def _known(cls, name: str) -> str:
         return scheduler_row(name).name
 
+    @model_validator(mode="after")
+    def _bounded(self) -> Recipe:
+        """A style may repeat the prompt; a stranger's style may not repeat it hundreds of times."""
+        if max(len(self.full_prompt), len(self.full_negative_prompt)) > 3 * MAX_PROMPT:
+            raise ValueError(f"is longer than {3 * MAX_PROMPT:,} characters with its style")
+        return self
+
     @property
     def full_prompt(self) -> str:
         """What the model reads: the prompt with its style applied."""
@@ -111,7 +118,7 @@ def bounds(field: str) -> tuple[float, float]:
 
 def _sentence(item: Any) -> str:
     """One of pydantic's errors as a sentence about the field's label."""
-    field = str(item["loc"][0]) if item["loc"] else ""
+    field = str(item["loc"][0]) if item["loc"] else "prompt"
     known = Recipe.model_fields.get(field)
     if known is None:
         return f"“{field}” is not a setting of a picture."
@@ -120,7 +127,7 @@ def _sentence(item: Any) -> str:
         return f"{label} has {len(given):,} characters; at most {item['ctx']['max_length']:,} are accepted."
     if kind == "value_error":
         message = str(item["ctx"]["error"])
-        return message if field == "scheduler" else f"{label} {message} (it was {_shown(given)})."
+        return message if field == "scheduler" else f"{label} {message}" + ("." if field == "prompt" else f" (it was {_shown(given)}).")
     if kind in {"greater_than_equal", "less_than_equal"} or kind.startswith(("int", "float", "finite")):
         low, high = bounds(field)
         whole = "a whole number" if known.annotation is int else "a number"
@@ -129,5 +136,7 @@ def _sentence(item: Any) -> str:
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, int) and value.bit_length() > 256:  # Python refuses to print very long integers
+        return "far too large"
     text = str(value)
     return text if len(text) <= 40 else text[:37] + "..."

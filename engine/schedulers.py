@@ -32,7 +32,7 @@ class SchedulerRow:
     step_options: Mapping[str, Any] = field(default_factory=dict)
     noise: Noise = "none"
     sampler: str = ""
-    schedule_type: str = "Automatic"
+    schedule_type: str = "Uniform"
     needs: tuple[str, ...] = ()
     max_steps: int = 1000
     hint: str = ""
@@ -45,9 +45,16 @@ _UNCLIPPED = {"clip_sample": False}
 _DISTILLED = "for distilled models (LCM, Turbo) at 4 to 8 steps; washed out with ordinary ones"
 
 
+_AUTOMATIC = {
+    "DPM++ 2M": "Karras", "DPM++ SDE": "Karras", "DPM2": "Karras", "DPM2 a": "Karras",
+    "DPM++ 2M SDE": "Exponential", "DPM++ 3M SDE": "Exponential",
+}  # fmt: skip
+"""What A1111 (from 1.9) means by schedule type "Automatic" for a sampler: the sampler's own default; "Uniform" for the others."""
+
+
 def _row(name: str, class_name: str, options: Mapping[str, Any] | None = None, **columns: Any) -> SchedulerRow:
     """A row whose A1111 names follow from its own: "DPM++ 2M Karras" -> sampler DPM++ 2M, schedule Karras."""
-    sampler, schedule_type = name, "Automatic"
+    sampler, schedule_type = name, "Uniform"
     for suffix in ("Karras", "Exponential"):
         if name.endswith(" " + suffix):
             sampler, schedule_type = name.removesuffix(" " + suffix), suffix
@@ -60,8 +67,13 @@ _ROWS = (
     _row("DPM++ 2M Exponential", "DPMSolverMultistepScheduler", {"use_exponential_sigmas": True}),
     _row("DPM++ 2M SDE", "DPMSolverMultistepScheduler", _SDE, noise="generator"),
     _row("DPM++ 2M SDE Karras", "DPMSolverMultistepScheduler", {**_SDE, **_KARRAS}, noise="generator"),
+    _row("DPM++ 2M SDE Exponential", "DPMSolverMultistepScheduler", {**_SDE, "use_exponential_sigmas": True}, noise="generator"),
     _row("DPM++ 3M SDE", "DPMSolverMultistepScheduler", {**_SDE, "solver_order": 3}, noise="generator"),
     _row("DPM++ 3M SDE Karras", "DPMSolverMultistepScheduler", {**_SDE, "solver_order": 3, **_KARRAS}, noise="generator"),
+    _row(
+        "DPM++ 3M SDE Exponential", "DPMSolverMultistepScheduler", {**_SDE, "solver_order": 3, "use_exponential_sigmas": True},
+        noise="generator",
+    ),
     _row("DPM++ SDE", "DPMSolverSDEScheduler", noise="seed", needs=("scipy", "torchsde"), hint="two network calls a step"),
     _row(
         "DPM++ SDE Karras", "DPMSolverSDEScheduler", _KARRAS,
@@ -108,22 +120,25 @@ def scheduler_row(name: str) -> SchedulerRow:
     for row in _ROWS:
         if row.name.casefold() == name.strip().casefold():
             return row
-    near = difflib.get_close_matches(name, SCHEDULERS, n=3, cutoff=0.4) or list(SCHEDULERS)[:3]
+    folded = {row.name.casefold(): row.name for row in _ROWS}
+    near = [folded[match] for match in difflib.get_close_matches(name.casefold(), folded, n=3, cutoff=0.4)] or list(SCHEDULERS)[:3]
     raise ValueError(f"There is no scheduler “{name[:60]}”; did you mean {' or '.join(near)}?")
 
 
 def scheduler_from_infotext(sampler: str, schedule_type: str | None) -> str:
-    """Our name of A1111's sampler and schedule type, old style ("DPM++ 2M Karras") or new (two fields).
+    """Our name of A1111's sampler and schedule type, old style ("DPM++ 2M Karras", no type) or new (two fields).
 
     Raises InvalidRequest when there is no such row.
     """
-    wanted = (sampler.strip().casefold(), (schedule_type or "Automatic").strip().casefold())
+    name, kind = sampler.strip(), (schedule_type or "Uniform").strip()
+    if kind.casefold() == "automatic":
+        folded = {key.casefold(): value for key, value in _AUTOMATIC.items()}
+        kind = folded.get(name.casefold(), "Uniform")
+    if kind.casefold() in {"normal", "simple"}:  # the spacing of the model's own config here, as Uniform is
+        kind = "Uniform"
     for row in _ROWS:
-        names = {row.sampler.casefold(), row.name.casefold()}
-        # A1111's "Uniform", "Normal", "Simple" are the spacing of the model's own config here.
-        same_type = wanted[1] == row.schedule_type.casefold() or (
-            row.schedule_type == "Automatic" and wanted[1] in {"uniform", "normal", "simple"}
-        )
-        if (wanted[0] in names and same_type) or (wanted[0] == row.name.casefold() and wanted[1] == "automatic"):
+        old_style = name.casefold() == row.name.casefold() and kind.casefold() in {"uniform", row.schedule_type.casefold()}
+        new_style = name.casefold() == row.sampler.casefold() and kind.casefold() == row.schedule_type.casefold()
+        if old_style or new_style:
             return row.name
     raise InvalidRequest(f"There is no scheduler like A1111's “{sampler[:60]}” with schedule “{schedule_type or 'Automatic'}” here.")

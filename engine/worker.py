@@ -11,7 +11,7 @@ import queue
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,7 +31,7 @@ from engine.previewing import SHARE, PreviewBudget
 
 log = logging.getLogger(__name__)
 
-ADMITTED_A_TICK = 8
+ADMITTED_A_TICK = 16
 """Building a scheduler takes milliseconds: a large plan must not hold up the images under way."""
 
 
@@ -56,12 +56,13 @@ class Task:
 
 
 class Worker:
-    """Runs jobs on one device. `open_device` is called in the worker's own thread, which it keeps."""
+    """Runs jobs on one device. `open_device` is called in the worker's own thread, which it keeps; `folder` says
+    where a picture made now is written."""
 
-    def __init__(self, open_device: Callable[[], Device], catalog: Catalog, outputs: Path):
+    def __init__(self, open_device: Callable[[], Device], catalog: Catalog, folder: Callable[[], Path]):
         self._open_device = open_device
         self._catalog = catalog
-        self._outputs = outputs
+        self._folder = folder
         self._inbox: queue.Queue[Callable[[], None]] = queue.Queue()
         self._waiting: list[Task] = []
         self._live: dict[Key, Task] = {}
@@ -71,27 +72,29 @@ class Worker:
         self._budget = PreviewBudget(SHARE["cpu"])
         self._told: dict[str, set[str]] = {}
         self._closing = False
+        self._gate = threading.Lock()  # between closing and putting something into the inbox
         self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
         self._thread.start()
 
     def submit(self, job: Job, latents: Mapping[int, Any] | None = None) -> None:
         tasks = [Task(job, cell, (latents or {}).get(cell.index)) for cell in job.plan.cells]
-        self._inbox.put(lambda: self._enqueue(tasks))
+        self._put(lambda: self._enqueue(tasks))
 
     def stop(self, job: Job, cells: set[int] | None = None, *, finish_current: bool = False) -> None:
         """Ends a job's cells (default: all) before the next tick; what they had become is kept.
 
         With `finish_current` the cell that has come furthest goes on to its end.
         """
-        self._inbox.put(lambda: self._stop(job, cells, finish_current))
+        self._put(lambda: self._stop(job, cells, finish_current))
 
     def forget(self, job: Job) -> None:
         """Frees what is kept of a finished job."""
-        self._inbox.put(lambda: self._forget(job))
+        self._put(lambda: self._forget(job))
 
     def warm(self, model: str) -> None:
         """Loads a model before anybody asks for a picture, if nothing else is going on."""
-        self._inbox.put(lambda: self._warm(model))
+        spec = self._catalog.find(model)
+        self._put(lambda: self._warm(spec))
 
     def ask(self, question: Callable[[Device], Any]) -> Future:
         """The answer of `question`, put to the device between two ticks."""
@@ -103,7 +106,7 @@ class Worker:
             except Exception as error:  # noqa: BLE001 - handed to whoever asked
                 answer.set_exception(error)
 
-        self._inbox.put(put)
+        self._put(put)
         return answer
 
     def count_tokens(self, model: str, text: str) -> TokenCount | None:
@@ -121,17 +124,24 @@ class Worker:
         def end() -> None:
             for task in [*self._waiting, *self._live.values()]:
                 self._stop(task.job, None, finish_current=False)
-            self._closing = True
 
-        self._inbox.put(end)
+        with self._gate:
+            self._closing = True
+            self._inbox.put(end)
         self._thread.join(timeout=30)
+
+    def _put(self, request: Callable[[], None]) -> None:
+        with self._gate:
+            if self._closing:
+                raise EngineError("Darkroom is closing and takes no more requests.")
+            self._inbox.put(request)
 
     # The rest runs in the worker's thread.
 
     def _run(self) -> None:
-        while not self._closing:
-            self._read_inbox(wait=not self._busy())
+        while not self._closing or not self._inbox.empty():
             try:
+                self._read_inbox(wait=not self._busy())
                 self._begin()
                 self._tick()
             except Exception:  # a bug: its images end with the reason, the worker goes on
@@ -164,9 +174,9 @@ class Worker:
             task.publish(Queued(task.cell.index, ahead=len(self._live) + len(self._waiting)))
             self._waiting.append(task)
 
-    def _warm(self, model: str) -> None:
-        if not self._busy() and self._loading is None and self.resident != model:
-            self._load(self._catalog.find(model), tell=[])
+    def _warm(self, spec: ModelSpec) -> None:
+        if not self._busy() and self._loading is None and self.resident != spec.name:
+            self._load(spec, tell=[])
 
     def _begin(self) -> None:
         """Admits waiting images of the resident model; has another loaded when the next one needs it."""
@@ -201,7 +211,7 @@ class Worker:
 
         try:
             device = self._opened()
-        except EngineError as error:
+        except Exception as error:  # noqa: BLE001 - no torch, no such device: told to those who wait
             self._load_failed(spec, error)
             return
 
@@ -268,24 +278,37 @@ class Worker:
         start = time.perf_counter()
         advances = device.tick()
         self._budget.worked(time.perf_counter() - start)
-        due = [one for one in advances if not (one.error or one.done) and self._live[one.key].job.previews.due(one.step)]
+        methods = self._choose_previews(device, advances)
         for advance in advances:
             task = self._live[advance.key]
             task.step, task.total = advance.step, advance.total
             if advance.error is not None:
                 self._fail(task, *_explain(advance.error))
                 continue
-            image, method = self._look(device, task, advance, len(due)) if advance in due else (None, "")
+            image, method = self._look(device, task, methods.get(advance.key))
             elapsed = time.perf_counter() - task.started
             task.publish(Preview(task.cell.index, advance.step, advance.total, image, method, elapsed))
             if advance.done:
                 self._finish(task)
 
-    def _look(self, device: Device, task: Task, advance: Advance, images: int) -> tuple[Image.Image | None, str]:
-        """A picture of an image under way, and how it was made; none when the budget is spent."""
-        method = task.job.previews.method
-        if method == "auto":
-            method = self._budget.choose(device.preview_costs(task.key), images, task.shown)
+    def _choose_previews(self, device: Device, advances: Sequence[Advance]) -> dict[Key, str | None]:
+        """The previewer of each image that is to be shown after a tick; what is left to the budget is decided together."""
+        going = [(self._live[one.key], one.step) for one in advances if not (one.error or one.done)]
+        due = [task for task, step in going if task.job.previews.due(step)]
+        methods: dict[Key, str | None] = {task.key: task.job.previews.method for task in due}
+        free = [task for task in due if task.job.previews.method == "auto"]
+        if free:
+            costs = device.preview_costs(free[0].key)  # images of one tick are of one size
+            method = self._budget.choose(costs, len(free), {name for task in free for name in task.shown})
+            methods |= dict.fromkeys((task.key for task in free), method)
+            new = [task for task in free if not task.shown]
+            if method is None and new:  # those who have seen nothing yet need not wait with those who have
+                method = self._budget.choose(costs, len(new))
+                methods |= dict.fromkeys((task.key for task in new), method)
+        return methods
+
+    def _look(self, device: Device, task: Task, method: str | None) -> tuple[Image.Image | None, str]:
+        """A picture of an image under way, and how it was made."""
         if method is None:
             return None, ""
         start = time.perf_counter()
@@ -354,9 +377,9 @@ class Worker:
         )  # fmt: skip
         sha256 = hashlib.sha256(image.tobytes()).hexdigest()
         mark = f"-unfinished-{task.step}-of-{task.total}" if provenance.unfinished else ""
-        name = f"{time.strftime('%H%M%S')}-{task.job.id[:6]}-{task.cell.index:02d}-seed-{recipe.seed}{mark}"
+        name = f"{time.strftime('%H%M%S')}-{task.job.id}-{task.cell.index:02d}-seed-{recipe.seed}{mark}"
         try:
-            path = write_picture(metadata.png_bytes(image, recipe, provenance), self._outputs, name)
+            path = write_picture(metadata.png_bytes(image, recipe, provenance), self._folder(), name)
         except NotSaved as error:
             task.publish(Notice(str(error), cell=task.cell.index))
             return Made(recipe, provenance, image, sha256, unsaved=str(error))

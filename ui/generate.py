@@ -26,6 +26,9 @@ from ui.view import JobView
 QUIET = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}
 """For handlers that only adjust the page: at once, beside the queue, without an overlay."""
 
+TOLD = {"show_progress": "hidden", "concurrency_limit": None, "api_visibility": "private"}
+"""For handlers that go on for a while, or pop up a message, which only reaches the page through the queue."""
+
 
 class GenerateTab:
     """Builds the tab inside the Blocks that is open, and wires it to the engine."""
@@ -42,6 +45,7 @@ class GenerateTab:
         spec = self.engine.catalog.default
         self.visitor = gr.BrowserState("", storage_key="darkroom-visitor", secret="darkroom")
         self.shown = gr.State("")  # the pick of the picture on the stage
+        self.wishes = gr.State(0)
         with gr.Row(elem_id="bench"):
             with gr.Column(elem_id="words"):
                 self.controls.build_words()
@@ -74,13 +78,10 @@ class GenerateTab:
     def _wire_running(self) -> None:
         fields = self.controls.components
         outputs = [*self._results, self.controls.fields["seed"], self.visitor]
-        running = {"show_progress": "hidden", "concurrency_limit": None, "api_visibility": "private"}
-        self.generate.click(self._generate, [self.visitor, *fields], outputs, **running)
-        self.controls.fields["prompt"].submit(self._generate, [self.visitor, *fields], outputs, **running)
-        # A click on an example writes it into the prompt and presses Generate.
-        self.stage.select(self._example, [self.controls.fields["model"]], [self.controls.fields["prompt"]], **QUIET).success(
-            self._generate_example, [self.visitor, *fields], outputs, **running
-        )
+        self.generate.click(self._generate, [self.visitor, *fields], outputs, **TOLD)
+        self.controls.fields["prompt"].submit(self._generate, [self.visitor, *fields], outputs, **TOLD)
+        # An example that was clicked writes itself into the prompt and then counts up `wishes`, which runs it.
+        self.wishes.change(self._generate, [self.visitor, *fields], outputs, **TOLD)
         self.stop.click(lambda visitor: self._stop(visitor, False), self.visitor, None, **QUIET)
         self.finish_one.click(lambda visitor: self._stop(visitor, True), self.visitor, None, **QUIET)
         self.controls.fields["count"].change(lambda count: gr.Button(visible=count > 1), self.controls.fields["count"], self.finish_one, **QUIET)
@@ -105,17 +106,18 @@ class GenerateTab:
     def _wire_pictures(self) -> None:
         shown = [self.stage, self.text, self.download, self.reuse, self.shown]
         self.strip.select(self._look, self.visitor, shown, **QUIET)
-        self.stage.select(self._look, self.visitor, shown, **QUIET)
+        picked = [*shown, self.controls.fields["prompt"], self.wishes]
+        self.stage.select(self._pick, [self.visitor, self.controls.fields["model"], self.wishes], picked, **TOLD)
         self.reuse.click(self._reuse, [self.visitor, self.shown], self.controls.components, **QUIET)
         self.controls.last_seed.click(
-            self._last_seed, self.visitor, [self.controls.fields["seed"], self.controls.fields["seed_mode"]], **QUIET
+            self._last_seed, self.visitor, [self.controls.fields["seed"], self.controls.fields["seed_mode"]], **TOLD
         )
-        self.file.upload(self._load_file, self.file, self.controls.components, **QUIET)
+        self.file.upload(self._load_file, self.file, self.controls.components, **TOLD)
 
     def restore(self, blocks: gr.Blocks) -> None:
         """What happens when the page is opened: a visitor's pictures and running job are found again."""
         outputs = [*self._results, self.controls.fields["seed"], self.visitor]
-        blocks.load(self._restore, [self.visitor], outputs, show_progress="hidden", concurrency_limit=None, api_visibility="private")
+        blocks.load(self._restore, [self.visitor], outputs, **TOLD)
         first = [self.controls.fields[name] for name in ("model", "width", "height")]
         blocks.load(self._advise_size, first, [self.controls.size_hint, self.controls.ratio], **QUIET)
 
@@ -132,9 +134,6 @@ class GenerateTab:
             return
         yield {self.controls.fields["seed"]: request.recipe.seed, self.visitor: visitor, **self._busy()}
         yield from self._show(job)
-
-    def _generate_example(self, visitor: str, *values: Any) -> Iterator[dict[Any, Any]]:
-        yield from self._generate(visitor, *values)
 
     def _show(self, job: Job) -> Iterator[dict[Any, Any]]:
         """Shows a job until it ends, however it began to be watched."""
@@ -161,14 +160,16 @@ class GenerateTab:
             if not job.done:
                 self.engine.stop(job, finish_current=finish_current)
 
-    def _example(self, model: str, event: gr.EventData) -> str:
+    def _pick(self, visitor: str, model: str, wishes: int, event: gr.EventData) -> dict[Any, Any]:
+        """A click on the stage: one of several pictures, or one of the examples of an empty page."""
         kind, _, place = str(event.pick).partition(":")
         examples = self.engine.catalog.find(model).examples
-        if kind != "example" or not place.isdecimal() or int(place) >= len(examples):
-            raise gr.Error("not an example", visible=False, print_exception=False)  # ends the chain; the click meant a picture
-        return examples[int(place)]
+        if kind == "example" and place.isdecimal() and int(place) < len(examples):
+            return {self.controls.fields["prompt"]: examples[int(place)], self.wishes: wishes + 1}
+        return self._look(visitor, event)
 
     def _look(self, visitor: str, event: gr.EventData) -> dict[Any, Any]:
+        """A picture of this session, large, with its settings."""
         pick = str(event.pick)
         made = self._made(visitor, pick)
         return {self.shown: pick, self.stage: stage.single(made, pick), **self._about(made)} if made else {self.shown: gr.skip()}

@@ -75,6 +75,8 @@ class TorchDevice:
 
     def preview(self, key: Key, method: str, step: int | None = None) -> Image.Image:
         trajectory, loaded = self._kept[key]
+        if step is not None and not 1 <= step <= len(trajectory.x0):
+            raise IndexError(f"step {step} of {len(trajectory.x0)}")
         if method not in loaded.previewers.methods:
             method = "linear"
         return loaded.previewers.show(method, trajectory.x0[-1 if step is None else step - 1])

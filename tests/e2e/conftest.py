@@ -1,0 +1,103 @@
+"""The real page, the real embedded model, a real browser."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.setup_browser import find_browser
+
+START_SECONDS = 120
+"""How long the page may take to answer before the tests give up; machines of CI are slow and shared."""
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator:
+    executable = find_browser()
+    if executable is None:
+        pytest.skip("no Chromium or Chrome is installed here, and none could be had")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        # no-sandbox: Chromium refuses its sandbox to root, which CI often is; disable-dev-shm-usage: containers have 64 MB there.
+        flags = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+        running = playwright.chromium.launch(executable_path=str(executable), args=flags)
+        yield running
+        running.close()
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="session")
+def address(data_dir) -> Iterator[str]:
+    """Where `python app.py` serves the page, with the embedded model loaded."""
+    port = free_port()
+    command = [sys.executable, "app.py", "--port", str(port), "--data-dir", str(data_dir), "--device", "cpu"]
+    log = (data_dir / "app.log").open("w")
+    server = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+    try:
+        wait_until(lambda: answers(f"http://127.0.0.1:{port}/"), "the page did not open")
+        wait_until(lambda: "is ready" in (data_dir / "app.log").read_text(), "the model was not loaded")
+        yield f"http://127.0.0.1:{port}/"
+    finally:
+        server.terminate()
+        server.wait(timeout=30)
+        log.close()
+
+
+@pytest.fixture
+def page(browser, address) -> Iterator:
+    """The page, open and ready at 1440 x 900; it must have asked nobody else and logged no error when the test ends."""
+    context = browser.new_context(viewport={"width": 1440, "height": 900})
+    opened = context.new_page()
+    foreign, errors = [], []
+    opened.on("request", lambda request: None if request.url.startswith((address, "data:", "blob:")) else foreign.append(request.url))
+    opened.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    opened.on("pageerror", lambda error: errors.append(str(error)))
+    open_page(opened, address)
+    yield opened
+    context.close()
+    assert foreign == []
+    assert errors == []
+
+
+def open_page(page, address: str) -> None:
+    page.goto(address)
+    page.wait_for_selector("#generate")
+    page.wait_for_selector("body.dark")
+    # gradio binds its events a moment after it draws; the size hint is filled by the page's own load event.
+    page.wait_for_function("document.querySelector('#size-hint').innerText.includes('Trained at')", timeout=60_000)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as reply:
+            return reply.status == 200
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def wait_until(condition, what: str) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.2)

@@ -1,0 +1,219 @@
+"""A person at the Generate tab."""
+
+from __future__ import annotations
+
+import base64
+import re
+from pathlib import Path
+
+import pytest
+
+from engine import metadata
+
+pytestmark = pytest.mark.browser
+
+DONE = 120_000
+"""Milliseconds a run may take on a slow, shared machine."""
+
+WATCH_FRAMES = """
+() => {
+  window.frames_seen = [];
+  const look = () => document.querySelectorAll('#stage .frame').forEach(frame => {
+    const image = frame.querySelector('img');
+    if (image && image.src && window.frames_seen.at(-1) !== image.src) window.frames_seen.push(image.src);
+  });
+  new MutationObserver(look).observe(document.querySelector('#stage'), {subtree: true, childList: true, attributes: true});
+}
+"""
+
+DROP = """
+([name, type, content]) => {
+  const bytes = Uint8Array.from(atob(content), c => c.charCodeAt(0));
+  const files = new DataTransfer();
+  files.items.add(new File([bytes], name, {type}));
+  const target = document.querySelector('#stage');
+  for (const kind of ['dragover', 'drop'])
+    target.dispatchEvent(new DragEvent(kind, {bubbles: true, cancelable: true, dataTransfer: files}));
+}
+"""
+
+
+def set_number(page, name: str, value: int) -> None:
+    field = page.locator(f"#{name} input[type=number]")
+    field.fill(str(value))
+    field.press("Tab")
+
+
+def prompt(page, text: str) -> None:
+    page.fill("#prompt textarea", text)
+
+
+def run(page) -> None:
+    page.keyboard.press("Control+Enter")
+    page.wait_for_selector(".stage.running")
+    page.wait_for_selector(".stage.done", timeout=DONE)
+
+
+def drop(page, name: str, content: bytes, kind: str = "image/png") -> None:
+    page.evaluate(DROP, [name, kind, base64.b64encode(content).decode()])
+
+
+def text_of(page, selector: str) -> str:
+    return page.locator(selector).inner_text()
+
+
+def shown_file(page, data_dir: Path) -> Path:
+    """The file of the picture on the stage."""
+    source = page.locator("#stage .frame img").first.get_attribute("src")
+    [file] = [path for path in (data_dir / "outputs").rglob("*.png") if path.name in source]
+    return file
+
+
+def test_a_prompt_becomes_a_picture_step_by_step(page, data_dir):
+    prompt(page, "an owl, noto style")
+    set_number(page, "steps", 40)
+    page.evaluate(WATCH_FRAMES)
+    run(page)
+    seen = page.evaluate("window.frames_seen")
+    previews, last = [source for source in seen if source.startswith("data:")], seen[-1]
+    assert len(set(previews)) >= 3
+    assert "/gradio_api/file=" in last
+    assert page.evaluate("document.querySelector('#stage .frame img').naturalWidth") == 64
+    assert re.search(r"40 steps in [\d.]+ s on cpu, seed \d+", text_of(page, "#stage .status"))
+    found = metadata.read_picture(shown_file(page, data_dir))
+    assert found.settings["prompt"] == "an owl, noto style"
+    assert found.settings["seed"] == int(page.input_value("#seed input"))
+    assert "Steps: 40" in page.input_value("#settings-text textarea")
+
+
+def test_stop_keeps_what_there_is(page):
+    prompt(page, "a rocket, fluent style")
+    set_number(page, "steps", 150)
+    page.keyboard.press("Control+Enter")
+    page.wait_for_selector("#stage .frame.developing img", timeout=DONE)
+    assert re.search(r"step \d+ of 150 · [\d.]+ steps/s · .* left", text_of(page, "#stage .status"))
+    page.click("#stop")
+    page.wait_for_selector(".stage.done", timeout=DONE)
+    assert re.fullmatch(r"Stopped after step \d+ of 150\.", text_of(page, "#stage .status"))
+    assert page.locator(".thumb.unfinished").count() == 1
+    set_number(page, "steps", 4)
+    run(page)
+    assert "4 steps" in text_of(page, "#stage .status")
+
+
+def test_a_dropped_picture_fills_in_its_settings(page, data_dir):
+    prompt(page, "a cactus, fluent style")
+    page.fill("#negative textarea", "red")
+    set_number(page, "steps", 7)
+    set_number(page, "cfg", 6)
+    run(page)
+    seed = page.input_value("#seed input")
+    content = shown_file(page, data_dir).read_bytes()
+    page.reload()
+    page.wait_for_function("document.querySelector('#size-hint').innerText.includes('Trained at')")
+    assert page.input_value("#prompt textarea") == ""
+    drop(page, "cactus.png", content)
+    page.wait_for_function("document.querySelector('#prompt textarea').value === 'a cactus, fluent style'", timeout=30_000)
+    assert page.input_value("#negative textarea") == "red"
+    assert page.input_value("#steps input[type=number]") == "7"
+    assert page.input_value("#cfg input[type=number]") == "6"
+    assert page.input_value("#seed input") == seed
+    assert page.locator("#seed-mode input:checked").get_attribute("value") == "Keep"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [("notes.png", b"just some words", "no PNG picture"), ("cut.png", "cut", "damaged"), ("plain.png", "plain", "carries no settings")],
+)
+def test_a_file_without_settings_is_told_apart(page, name, content, sentence):
+    drop(page, name, content if isinstance(content, bytes) else _png(content))
+    page.wait_for_selector(f".toast-body:has-text('{sentence}')", timeout=30_000)
+
+
+def test_bad_input_gets_a_sentence_and_the_next_request_works(page):
+    prompt(page, "a crown, noto style")
+    set_number(page, "steps", 3)
+    set_number(page, "width", 500)
+    page.click("#generate")
+    page.wait_for_selector("#stage .error")
+    assert "Width must be a multiple of 8: try 496 or 504" in text_of(page, "#stage .error")
+    set_number(page, "width", 64)
+    run(page)
+    assert "3 steps" in text_of(page, "#stage .status")
+
+
+def test_an_example_is_one_click(page):
+    example = text_of(page, ".chip >> nth=0")
+    page.click(".chip >> nth=0")
+    page.wait_for_selector(".stage.done", timeout=DONE)
+    assert page.input_value("#prompt textarea") == example
+
+
+def test_several_images_develop_together_and_any_can_be_used_again(page):
+    prompt(page, "a taco, twemoji style")
+    set_number(page, "steps", 12)
+    set_number(page, "count", 4)
+    run(page)
+    assert page.locator("#stage .frame.finished").count() == 4
+    assert text_of(page, "#stage .status") == "4 finished of 4 pictures"
+    page.click("#stage .frame img >> nth=1")
+    page.wait_for_function("document.querySelectorAll('#stage .frame').length === 1")
+    shown = re.search(r"Seed: (\d+)", page.input_value("#settings-text textarea")).group(1)
+    prompt(page, "something else")
+    page.click("#reuse")
+    page.wait_for_function("document.querySelector('#prompt textarea').value === 'a taco, twemoji style'")
+    assert page.input_value("#seed input") == shown
+
+
+def test_words_past_the_limit_are_shown_while_typing(page):
+    prompt(page, "an apple " + "and a pear " * 12)
+    page.wait_for_function("document.querySelector('#token-hint').innerText.includes('these words are cut')")
+
+
+def test_pictures_are_found_again_after_a_reload(page):
+    prompt(page, "a lemon, noto style")
+    set_number(page, "steps", 3)
+    run(page)
+    before = page.locator(".thumb").count()
+    page.reload()
+    page.wait_for_function(f"document.querySelectorAll('.thumb').length === {before}", timeout=30_000)
+
+
+def test_dark_by_default_and_light_on_demand(page):
+    assert page.evaluate("document.body.classList.contains('dark')")
+    page.click("[data-theme-choice=light]")
+    page.wait_for_selector("body:not(.dark)")
+    page.reload()
+    page.wait_for_selector("body:not(.dark) [data-theme-choice=light][aria-pressed=true]")
+
+
+def test_a_phone_needs_no_sideways_scrolling(page):
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.wait_for_timeout(300)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    for button in ("#generate", "#stop"):
+        box = page.locator(button).bounding_box()
+        assert box["x"] >= 0
+        assert box["y"] + box["height"] <= 844
+
+
+def test_nothing_jumps_between_idle_running_and_done(page):
+    place = "(() => { const b = document.querySelector('#settings-text').getBoundingClientRect(); return [b.x, b.y, b.width]; })()"
+    idle = page.evaluate(place)
+    prompt(page, "a key, fluent style")
+    set_number(page, "steps", 30)
+    page.keyboard.press("Control+Enter")
+    page.wait_for_selector("#stage .frame.developing img", timeout=DONE)
+    running = page.evaluate(place)
+    page.wait_for_selector(".stage.done", timeout=DONE)
+    assert idle == running == page.evaluate(place)
+
+
+def _png(kind: str) -> bytes:
+    import io
+
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.effect_noise((64, 64), 50).save(buffer, "PNG")
+    return buffer.getvalue()[: 900 if kind == "cut" else None]

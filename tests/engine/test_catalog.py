@@ -1,0 +1,235 @@
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.catalog import Catalog, Limits, ModelSpec, load_styles, local_model
+from engine.errors import InvalidRequest, ModelUnavailable
+from engine.recipe import Recipe, make_recipe
+from engine.schedulers import SCHEDULERS
+from tests.conftest import ROOT, STARTER
+
+GOOD = {
+    "model_index.json": {"_class_name": "StableDiffusionPipeline"},
+    "unet/config.json": {"sample_size": 64},
+    "vae/config.json": {"block_out_channels": [128, 256, 512, 512]},
+}
+
+
+def model_folder(folder: Path, **files: Any) -> Path:
+    """A diffusers folder of configs only. `index`, `unet`, `vae`: another content (text is written as it is), None for no file."""
+    for (name, content), word in zip(GOOD.items(), ("index", "unet", "vae"), strict=True):
+        content = files.get(word, content)
+        if content is not None:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+    return folder
+
+
+def spec(name: str) -> ModelSpec:
+    return ModelSpec(name=name, title=name.title(), source="owner/" + name)
+
+
+def test_the_starter_is_the_default_and_lies_beside_the_catalog(catalog: Catalog) -> None:
+    assert catalog.default.name == "starter"
+    assert catalog.default.is_local
+    assert Path(catalog.default.source) == STARTER
+
+
+def test_a_hub_id_stays_a_hub_id(catalog: Catalog) -> None:
+    assert not catalog.find("sd15").is_local
+    assert re.fullmatch(r"[\w.-]+/[\w.-]+", catalog.find("sd15").source)
+
+
+def test_the_defaults_of_every_entry_are_a_recipe_within_its_own_ranges(catalog: Catalog) -> None:
+    for model in catalog:
+        recipe = model.recipe(prompt="a fox", seed=3)
+        assert make_recipe(**dict(recipe)) == recipe
+        assert (recipe.model, recipe.prompt, recipe.seed) == (model.name, "a fox", 3)
+        assert recipe.width == recipe.height == model.native_size
+        assert model.scheduler in SCHEDULERS
+        assert recipe.scheduler == model.scheduler
+        Limits().check(recipe)
+
+
+def test_the_guidance_ranges_of_every_entry_are_nested(catalog: Catalog) -> None:
+    for model in catalog:
+        (useful_low, useful_high), (low, high) = model.useful_guidance, model.guidance_limits
+        assert 1 <= low <= useful_low <= model.guidance_scale <= useful_high <= high <= 30
+
+
+def test_every_entry_is_told_apart_and_has_examples(catalog: Catalog) -> None:
+    models = list(catalog)
+    assert len({model.title for model in models}) == len(models)
+    assert all(model.examples and model.license and model.note for model in models)
+    assert all(set(model.max_rows) == {"cpu", "cuda"} and min(model.max_rows.values()) >= 1 for model in models)
+
+
+def test_an_unknown_model_is_answered_with_the_nearest_name(catalog: Catalog) -> None:
+    with pytest.raises(InvalidRequest, match=r"no model “startre” here; there is starter\."):
+        catalog.find("startre")
+
+
+def test_a_model_like_no_other_is_answered_with_all_names(catalog: Catalog) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        catalog.find("q" * 1000)
+    assert all(model.name in str(caught.value) for model in catalog)
+    assert len(str(caught.value)) < 300
+
+
+def test_an_added_model_comes_first_and_the_rest_keep_their_order() -> None:
+    catalog = Catalog([spec("one"), spec("two")])
+    more = catalog.with_model(spec("three"))
+    assert [model.name for model in more] == ["three", "one", "two"]
+    assert more.default.name == "three"
+    assert [model.name for model in catalog] == ["one", "two"]
+
+
+def test_an_added_model_replaces_the_one_of_its_name() -> None:
+    newer = spec("two").model_copy(update={"title": "Newer"})
+    catalog = Catalog([spec("one"), spec("two")]).with_model(newer)
+    assert [model.title for model in catalog] == ["Newer", "One"]
+    assert catalog.find("two") is newer
+
+
+def test_a_catalog_without_models_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one model"):
+        Catalog([])
+
+
+def test_a_misspelt_key_in_a_catalog_file_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "models.toml"
+    file.write_text('[a]\ntitle = "A"\nsource = "b/a"\nstpes = 3\n', encoding="utf-8")
+    with pytest.raises(ValueError, match="stpes"):
+        Catalog.load(file)
+
+
+def test_the_embedded_model_is_read_as_64_pixels() -> None:
+    model = local_model(STARTER)
+    assert (model.family, model.native_size, model.name) == ("sd", 64, "starter")
+    assert model.is_local
+    assert isinstance(model.recipe(), Recipe)
+
+
+@pytest.mark.parametrize(
+    ("sample_size", "blocks", "pixels"),
+    [(64, [1] * 4, 512), (96, [1] * 4, 768), ([32, 64], [1] * 4, 512), (32, [1] * 2, 64)],
+)
+def test_the_native_size_follows_from_the_configs(tmp_path: Path, sample_size: Any, blocks: list[int], pixels: int) -> None:
+    folder = model_folder(tmp_path / "m", unet={"sample_size": sample_size}, vae={"block_out_channels": blocks})
+    assert local_model(folder).native_size == pixels
+
+
+def test_a_relative_folder_becomes_an_absolute_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model_folder(tmp_path / "mine")
+    monkeypatch.chdir(tmp_path)
+    model = local_model(Path("mine"))
+    assert (model.name, model.source) == ("mine", str((tmp_path / "mine").resolve()))
+
+
+def test_a_missing_folder_is_said_to_be_missing(tmp_path: Path) -> None:
+    with pytest.raises(ModelUnavailable, match=rf"^There is no folder {re.escape(str(tmp_path / 'no'))}: .*\.$"):
+        local_model(tmp_path / "no")
+
+
+def test_a_file_is_not_taken_for_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "weights.safetensors").write_bytes(b"")
+    with pytest.raises(ModelUnavailable, match="There is no folder"):
+        local_model(tmp_path / "weights.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("files", "missing"),
+    [({"index": None}, "model_index.json"), ({"unet": None}, "unet/config.json"), ({"vae": None}, "vae/config.json")],
+    ids=["index", "unet", "vae"],
+)
+def test_a_missing_file_is_named(tmp_path: Path, files: dict[str, None], missing: str) -> None:
+    folder = model_folder(tmp_path / "m", **files)
+    folder.mkdir(exist_ok=True)
+    with pytest.raises(ModelUnavailable, match=rf"is no diffusers model folder: it has no {missing}\.$"):
+        local_model(folder)
+
+
+def test_another_pipeline_class_is_named(tmp_path: Path) -> None:
+    folder = model_folder(tmp_path / "m", index={"_class_name": "StableDiffusionXLPipeline"})
+    with pytest.raises(ModelUnavailable, match=r"holds a StableDiffusionXLPipeline; only StableDiffusionPipeline can be run"):
+        local_model(folder)
+
+
+def test_another_pipeline_class_without_a_unet_is_named(tmp_path: Path) -> None:
+    folder = model_folder(tmp_path / "m", index={"_class_name": "FluxPipeline"}, unet=None)
+    with pytest.raises(ModelUnavailable, match="holds a FluxPipeline"):
+        local_model(folder)
+
+
+@pytest.mark.parametrize("garbage", ["", "{", "not json", "\x00\x01", '{"_class_name": }'])
+@pytest.mark.parametrize("file", ["index", "unet", "vae"])
+def test_garbage_where_a_config_should_be_is_refused(tmp_path: Path, file: str, garbage: str) -> None:
+    folder = model_folder(tmp_path / "m", **{file: garbage})
+    with pytest.raises(ModelUnavailable, match="cannot be read as a diffusers model folder"):
+        local_model(folder)
+
+
+def test_a_config_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    folder = model_folder(tmp_path / "m")
+    (folder / "model_index.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ModelUnavailable, match="cannot be read"):
+        local_model(folder)
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"index": [1]},
+        {"index": "null"},
+        {"index": "[" * 50_000},
+        {"index": {"_class_name": ["StableDiffusionPipeline"]}},
+        {"unet": [1]},
+        {"unet": {"sample_size": None}},
+        {"unet": {"sample_size": []}},
+        {"vae": {"block_out_channels": 4}},
+    ],
+    ids=["index-list", "index-null", "index-nested", "class-list", "unet-list", "size-null", "size-empty", "blocks-number"],
+)
+def test_json_of_another_shape_is_refused(tmp_path: Path, files: dict[str, Any]) -> None:
+    with pytest.raises(ModelUnavailable):
+        local_model(model_folder(tmp_path / "m", **files))
+
+
+def test_limits_let_pass_what_is_just_allowed() -> None:
+    Limits(max_steps=20, max_pixels=64 * 64).check(make_recipe(steps=20, width=32, height=128))
+
+
+def test_too_many_steps_are_refused_with_the_limit() -> None:
+    with pytest.raises(InvalidRequest, match=r"^Steps must be at most 150 here; it was 1,000\.$"):
+        Limits().check(make_recipe(steps=1000))
+
+
+def test_too_many_pixels_are_refused_with_a_size_that_fits() -> None:
+    with pytest.raises(InvalidRequest, match=r"^1024 x 512 is too large here: at most 262,144 pixels, such as 512 x 512\.$"):
+        Limits(max_pixels=512 * 512).check(make_recipe(width=1024, height=512))
+
+
+def test_the_suggested_size_is_itself_accepted() -> None:
+    limits = Limits(max_pixels=500_000)
+    with pytest.raises(InvalidRequest) as caught:
+        limits.check(make_recipe(width=1024, height=1024))
+    width, height = map(int, re.search(r"such as (\d+) x (\d+)", str(caught.value)).groups())
+    limits.check(make_recipe(width=width, height=height))
+
+
+def test_the_style_presets_are_styles_with_unique_names_that_do_something() -> None:
+    styles = load_styles(ROOT / "presets" / "styles.toml")
+    assert len({style.name for style in styles}) == len(styles) >= 5
+    assert all("a fox" in style.apply("a fox") for style in styles)
+    assert all(style.apply("a fox") != "a fox" or style.negative_prompt for style in styles)
+
+
+def test_a_misspelt_key_in_a_style_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "styles.toml").write_text('["Ink"]\npromt = "ink"\n', encoding="utf-8")
+    with pytest.raises(ValueError, match="promt"):
+        load_styles(tmp_path / "styles.toml")

@@ -1,0 +1,298 @@
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from engine.events import TERMINAL, Cancelled, Event, Failed, Finished, Made, Notice, Preview, Provenance, Queued
+from engine.job import Job, Watcher
+from engine.plan import Cell, Plan
+from engine.recipe import Recipe
+
+IMAGE, OTHER = Image.new("RGB", (1, 1)), Image.new("RGB", (1, 1), "white")
+MADE = Made(Recipe(), Provenance("", "cpu", "float32", 1, False, 9, 9, 1.0), IMAGE, "0" * 64, Path("picture.png"))
+ENDS: dict[str, Callable[[int], Event]] = {
+    "finished": lambda cell: Finished(cell, MADE),
+    "failed": lambda cell: Failed(cell, "no"),
+    "cancelled": lambda cell: Cancelled(cell, 1, 9),
+}
+CELLS = 3
+
+
+def job_of(cells: int = CELLS) -> Job:
+    return Job(Plan(tuple(Cell(index, Recipe(seed=index)) for index in range(cells))))
+
+
+def of_cell(events: list[Event], cell: int) -> list[Event]:
+    return [event for event in events if not isinstance(event, Notice) and event.cell == cell]
+
+
+def check_grammar(events: list[Event], cells: int = CELLS) -> None:
+    """Queued? Preview* and exactly one end for every cell, steps increasing, nothing after the last end."""
+    for cell in range(cells):
+        *before, end = of_cell(events, cell)
+        assert isinstance(end, TERMINAL)
+        previews = before[1:] if before and isinstance(before[0], Queued) else before
+        assert all(isinstance(event, Preview) for event in previews)
+        steps = [event.step for event in previews]
+        assert all(earlier < later for earlier, later in pairwise(steps))
+    assert isinstance(events[-1], TERMINAL)
+
+
+moves = st.lists(
+    st.one_of(
+        st.tuples(st.just("preview"), st.integers(0, CELLS - 1), st.booleans()),
+        st.tuples(st.just("notice"), st.none() | st.integers(0, CELLS - 1), st.booleans()),
+        st.tuples(st.just("end"), st.integers(0, CELLS - 1), st.sampled_from(list(ENDS))),
+        st.tuples(st.just("read"), st.none(), st.none()),
+        st.tuples(st.just("late"), st.none(), st.none()),
+    ),
+    max_size=60,
+)
+examples = settings(max_examples=120, deadline=None, derandomize=True, database=None)
+
+
+class Played:
+    """A job to which moves were published, with what should be known of it at every moment."""
+
+    def __init__(self, queued: set[int]):
+        self.job = job_of()
+        self.published: list[Event] = []
+        self.ends: dict[int, Event] = {}
+        self.steps = dict.fromkeys(range(CELLS), 0)
+        self.images: dict[int, Image.Image | None] = dict.fromkeys(range(CELLS))
+        self.watcher = self.job.watch()
+        self.read: list[Event] = []
+        for cell in sorted(queued):
+            self.publish(Queued(cell, ahead=cell))
+
+    def publish(self, event: Event) -> None:
+        """Also notes it, when it comes before its cell's end and the job's."""
+        if event.cell not in self.ends and len(self.ends) < CELLS:
+            self.published.append(event)
+            if isinstance(event, TERMINAL):
+                self.ends[event.cell] = event
+            elif isinstance(event, Preview) and event.image is not None:
+                self.images[event.cell] = event.image
+        self.job.publish(event)
+
+    def play(self, move: tuple) -> None:
+        kind, cell, detail = move
+        if kind == "preview":
+            self.steps[cell] += 1
+            self.publish(Preview(cell, self.steps[cell], 99, Image.new("RGB", (1, 1)) if detail else None, "linear" if detail else ""))
+        elif kind == "notice":
+            self.publish(Notice(f"notice {len(self.published)}", cell, progress=0.5 if detail else None))
+        elif kind == "end":
+            self.publish(ENDS[detail](cell))
+        elif kind == "read":
+            self.read += self.watcher.take(timeout=0)
+        else:
+            self.check_late_watcher()
+
+    def check_late_watcher(self) -> None:
+        events = self.job.watch().take(timeout=0)
+        assert [e for e in events if isinstance(e, Notice)] == [e for e in self.published if isinstance(e, Notice) and e.progress is None]
+        assert {e.cell: e for e in events if isinstance(e, TERMINAL)} == self.ends
+        for cell in set(range(CELLS)) - set(self.ends):
+            last = of_cell(self.published, cell)[-1:]
+            told = of_cell(events, cell)
+            assert [type(event) for event in told] == [type(event) for event in last]
+            if told and isinstance(told[0], Preview):
+                assert (told[0].step, told[0].image) == (last[0].step, self.images[cell])
+
+
+@examples
+@given(moves=moves, queued=st.sets(st.integers(0, CELLS - 1)))
+def test_whatever_is_published_every_reader_hears_the_grammar(moves: list[tuple], queued: set[int]) -> None:
+    played = Played(queued)
+    for move in moves:
+        played.play(move)
+    for cell in range(CELLS):
+        played.publish(Finished(cell, MADE))
+        played.publish(Preview(cell, 1000, 1000))
+        played.publish(Notice("after the end", cell))
+    played.publish(Notice("after all ends"))
+    played.read += played.watcher.take(timeout=0)
+
+    check_grammar(played.read)
+    assert played.watcher.ended
+    assert played.job.done
+    for kinds in (TERMINAL, Notice, Queued):
+        assert [e for e in played.read if isinstance(e, kinds)] == [e for e in played.published if isinstance(e, kinds)]
+    check_grammar(list(played.job.events()))
+    assert played.job.wait() == played.ends
+
+
+@examples
+@given(moves=moves)
+def test_a_reader_who_is_always_there_misses_nothing(moves: list[tuple]) -> None:
+    played = Played(set())
+    for move in moves:
+        played.play(move)
+        played.read += played.watcher.take(timeout=0)
+    assert played.read == played.published
+
+
+def test_a_slow_reader_finds_the_newest_preview_and_every_other_event() -> None:
+    job = job_of(1)
+    watcher = job.watch()
+    job.publish(Queued(0, 3))
+    for step in range(1, 100):
+        job.publish(Preview(0, step, 100, IMAGE))
+        job.publish(Notice(f"notice {step}"))
+    job.publish(Finished(0, MADE))
+    events = watcher.take(timeout=0)
+    assert [event.step for event in events if isinstance(event, Preview)] == [99]
+    assert sum(isinstance(event, Notice) for event in events) == 99
+    assert events[0] == Queued(0, 3)
+    assert events[-1] == Finished(0, MADE)
+
+
+def test_a_preview_comes_after_what_was_published_before_it() -> None:
+    watcher = Watcher()
+    for event in (Preview(0, 1, 9), Notice("between"), Preview(0, 2, 9)):
+        watcher.put(event)
+    assert watcher.take(timeout=0) == [Notice("between"), Preview(0, 2, 9)]
+
+
+def test_a_step_without_a_picture_keeps_the_unseen_picture_before_it() -> None:
+    watcher = Watcher()
+    watcher.put(Preview(0, 1, 9, IMAGE, "vae"))
+    watcher.put(Preview(0, 2, 9))
+    (event,) = watcher.take(timeout=0)
+    assert (event.step, event.image, event.method) == (2, IMAGE, "vae")
+    watcher.put(Preview(0, 3, 9))
+    (event,) = watcher.take(timeout=0)
+    assert (event.step, event.image) == (3, None)
+
+
+def test_a_late_watcher_sees_the_last_picture_even_when_the_newest_step_has_none() -> None:
+    job = job_of(2)
+    job.publish(Preview(0, 1, 9, OTHER, "vae"))
+    job.publish(Preview(0, 2, 9, IMAGE, "linear"))
+    job.publish(Preview(0, 3, 9))
+    job.publish(Preview(0, 4, 9))
+    (event,) = job.watch().take(timeout=0)
+    assert (event.step, event.image, event.method) == (4, IMAGE, "linear")
+
+
+def test_a_late_watcher_hears_notices_first_then_previews_then_ends() -> None:
+    job = job_of(3)
+    for event in (Queued(2, 1), Failed(0, "no"), Preview(1, 5, 9, IMAGE), Notice("words were cut", 1), Notice("loading", progress=0.4)):
+        job.publish(event)
+    expected = [Notice("words were cut", 1), Queued(2, 1), Preview(1, 5, 9, IMAGE), Failed(0, "no")]
+    assert job.watch().take(timeout=0) == expected
+
+
+def test_an_ended_job_tells_a_new_watcher_its_ends_and_is_sealed() -> None:
+    job = job_of(2)
+    job.publish(Preview(1, 1, 9))
+    job.publish(Finished(1, MADE))
+    job.publish(Cancelled(0, 1, 9))
+    watcher = job.watch()
+    assert not watcher.ended
+    assert watcher.take(timeout=0) == [Finished(1, MADE), Cancelled(0, 1, 9)]
+    assert watcher.ended
+    assert watcher.take() == []
+
+
+def test_only_the_first_end_of_a_cell_counts() -> None:
+    job = job_of(2)
+    for event in (Cancelled(0, 1, 9), Finished(0, MADE), Preview(0, 2, 9), Failed(1, "no")):
+        job.publish(event)
+    assert job.wait() == {0: Cancelled(0, 1, 9), 1: Failed(1, "no")}
+
+
+def test_done_and_ended_follow_the_cells() -> None:
+    job = job_of(2)
+    assert not job.done
+    job.publish(Failed(1, "no"))
+    assert (job.ended(0), job.ended(1), job.done) == (False, True, False)
+    job.publish(Finished(0, MADE))
+    assert job.done
+
+
+def test_who_has_left_hears_nothing_more() -> None:
+    job = job_of(1)
+    watcher, other = job.watch(), job.watch()
+    job.leave(watcher)
+    job.leave(watcher)
+    job.publish(Notice("still here?"))
+    assert watcher.take(timeout=0) == []
+    assert other.take(timeout=0) == [Notice("still here?")]
+
+
+def test_closing_the_events_leaves_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    job = job_of(1)
+    job.publish(Notice("first"))
+    left: list[Watcher] = []
+    monkeypatch.setattr(job, "leave", left.append)
+    events = job.events()
+    assert next(events) == Notice("first")
+    events.close()
+    assert len(left) == 1
+
+
+def test_taking_waits_no_longer_than_asked() -> None:
+    start = time.perf_counter()
+    assert Watcher().take(timeout=0.05) == []
+    assert 0.04 < time.perf_counter() - start < 2
+
+
+def test_a_waiting_reader_wakes_at_the_first_event() -> None:
+    job = job_of(1)
+    taken: list[Event] = []
+    watcher = job.watch()
+    reader = threading.Thread(target=lambda: taken.extend(watcher.take(timeout=30)), daemon=True)
+    reader.start()
+    job.publish(Notice("wake up"))
+    reader.join(timeout=10)
+    assert taken == [Notice("wake up")]
+
+
+def test_jobs_are_told_apart() -> None:
+    assert job_of().id != job_of().id
+    assert job_of() != job_of()
+
+
+def publish_all(job: Job, cell: int, steps: int) -> None:
+    job.publish(Queued(cell, 0))
+    for step in range(1, steps + 1):
+        job.publish(Preview(cell, step, steps, IMAGE if step % 3 == 0 else None))
+    job.publish(Notice(f"cell {cell} is about to end", cell))
+    job.publish(Finished(cell, MADE))
+    job.publish(Preview(cell, steps + 1, steps))
+
+
+def test_threads_that_publish_and_threads_that_read_agree() -> None:
+    cells, readers, steps = 4, 6, 150
+    job = job_of(cells)
+    heard: list[list[Event]] = [[] for _ in range(readers)]
+
+    def read(log: list[Event], pause: float) -> None:
+        for event in job.events():
+            log.append(event)
+            time.sleep(pause)
+
+    threads = [threading.Thread(target=read, args=(log, 0.002 * (place % 2)), daemon=True) for place, log in enumerate(heard[:4])]
+    threads += [threading.Thread(target=publish_all, args=(job, cell, steps), daemon=True) for cell in range(cells)]
+    threads += [threading.Thread(target=read, args=(log, 0), daemon=True) for log in heard[4:]]
+    for thread in threads:
+        thread.start()
+    ends = job.wait()
+    for thread in threads:
+        thread.join(timeout=20)
+
+    assert not any(thread.is_alive() for thread in threads)
+    assert ends == {cell: Finished(cell, MADE) for cell in range(cells)}
+    for log in heard:
+        check_grammar(log, cells)
+        assert {event.cell for event in log if isinstance(event, Notice)} == set(range(cells))

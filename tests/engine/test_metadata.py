@@ -1,0 +1,402 @@
+from __future__ import annotations
+
+import io
+import json
+import math
+import random
+import struct
+import time
+import zlib
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, PngImagePlugin
+
+from engine.errors import UnreadablePicture
+from engine.events import Provenance
+from engine.metadata import Found, infotext, parse_infotext, png_bytes, read_picture, record
+from engine.recipe import MAX_SEED, Recipe, Style, make_recipe
+from engine.schedulers import SCHEDULERS
+
+PROVENANCE = Provenance("0123456789abcdef", "cpu", "float32", 2, False, 20, 20, 1.5, {"torch": "2"})
+IMAGE = Image.effect_noise((16, 16), 64).convert("RGB")
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+OLD_A1111 = """masterpiece, (red fur:1.2), a fox in the snow <lora:add_detail:0.8>
+second line, "quoted"
+Negative prompt: blurry, text: none
+watermark
+Steps: 28, Sampler: DPM++ 2M Karras, CFG scale: 7.5, Seed: 965400086, Size: 512x768, Model hash: 45dee52b, \
+Model: v1-5-pruned-emaonly, Clip skip: 2, ENSD: 31337, Lora hashes: "a: 1, b: 2", Version: v1.6.0"""
+NEW_A1111 = OLD_A1111.replace("Sampler: DPM++ 2M Karras,", "Sampler: DPM++ 2M, Schedule type: Karras,").replace("v1.6.0", "v1.10.1")
+
+TRICKY = ["\n", "\r\n", "🦊👩‍🚀", "שלום مرحبا", '"', "\\", "\nNegative prompt: ", "\nSteps: 3, Seed: 4", "\0", "\u2028", "{prompt}"]
+characters = st.characters(exclude_categories=["Cs"])
+any_text = st.lists(st.text(characters, max_size=20) | st.sampled_from(TRICKY), max_size=8).map("".join)
+styles = st.builds(Style, name=st.text(characters, max_size=9), prompt=any_text, negative_prompt=any_text)
+sizes = st.integers(4, 512).map(lambda eighths: eighths * 8)
+recipes = st.builds(
+    make_recipe,
+    model=st.sampled_from(["starter", "owner/name", "C:\\models\\a, b", 'say "hi"']),
+    prompt=any_text,
+    negative_prompt=any_text,
+    style=st.none() | styles,
+    seed=st.integers(0, MAX_SEED),
+    steps=st.integers(1, 1000),
+    guidance_scale=st.floats(1, 30),
+    scheduler=st.sampled_from(list(SCHEDULERS)),
+    width=sizes,
+    height=sizes,
+)
+examples = settings(max_examples=50, deadline=None, derandomize=True, database=None)
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("pictures") / "picture.png"
+
+
+def read_bytes(content: bytes, file: Path) -> Found:
+    file.write_bytes(content)
+    return read_picture(file)
+
+
+def png_with(file: Path, **texts: str) -> Path:
+    info = PngImagePlugin.PngInfo()
+    for key, value in texts.items():
+        info.add_itxt(key, value)
+    IMAGE.save(file, "PNG", pnginfo=info)
+    return file
+
+
+def chunks(png: bytes) -> Iterator[tuple[bytes, bytes]]:
+    at = len(SIGNATURE)
+    while at < len(png):
+        (size,) = struct.unpack(">I", png[at : at + 4])
+        yield png[at + 4 : at + 8], png[at + 8 : at + 8 + size]
+        at += 12 + size
+
+
+def png_of(*parts: tuple[bytes, bytes]) -> bytes:
+    sealed = (struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in parts)
+    return SIGNATURE + b"".join(sealed)
+
+
+def check_clean(found: Found) -> None:
+    """Plain strings and finite numbers that any page can show."""
+    for value in [*found.settings.values(), *found.notes]:
+        assert type(value) in {str, int, float, Style, type(None)}
+        if isinstance(value, str):
+            value.encode()
+        if isinstance(value, float):
+            assert math.isfinite(value)
+
+
+@examples
+@given(recipe=recipes)
+def test_a_recipe_comes_back_from_its_picture_exactly(recipe: Recipe, file: Path) -> None:
+    found = read_bytes(png_bytes(IMAGE, recipe, PROVENANCE), file)
+    assert (found.source, found.notes) == ("Darkroom", ())
+    assert make_recipe(**found.settings) == recipe
+
+
+@examples
+@given(recipe=recipes)
+def test_pillow_reads_our_text_and_our_pixels_back(recipe: Recipe) -> None:
+    with Image.open(io.BytesIO(png_bytes(IMAGE, recipe, PROVENANCE))) as image:
+        assert image.tobytes() == IMAGE.tobytes()
+        assert image.text == {"parameters": infotext(recipe, PROVENANCE), "darkroom": record(recipe, PROVENANCE)}
+
+
+def test_the_longest_record_comes_back_too(file: Path) -> None:
+    full = "\x01" * 4000
+    recipe = make_recipe(prompt=full, negative_prompt=full, style=Style(name="s", prompt=full, negative_prompt=full))
+    found = read_bytes(png_bytes(IMAGE, recipe, PROVENANCE), file)
+    assert make_recipe(**found.settings) == recipe
+
+
+def test_the_record_is_canonical_json_with_the_provenance() -> None:
+    content = json.loads(record(make_recipe(prompt="é 🦊"), PROVENANCE))
+    assert content["schema"] == 1
+    assert content["provenance"]["model_revision"] == PROVENANCE.model_revision
+    assert content["provenance"]["versions"] == {"torch": "2"}
+    assert record(make_recipe(seed=1, steps=2), PROVENANCE) == record(make_recipe(steps=2, seed=1), PROVENANCE)
+    assert "é 🦊" in record(make_recipe(prompt="é 🦊"), PROVENANCE)
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_the_settings_come_back_from_the_infotext(scheduler: str) -> None:
+    recipe = make_recipe(
+        model="a: model, with marks", prompt="a fox\nin the snow", negative_prompt="text", scheduler=scheduler,
+        seed=MAX_SEED, steps=31, guidance_scale=7.25, width=512, height=768,
+    )  # fmt: skip
+    found = parse_infotext(infotext(recipe, PROVENANCE))
+    assert (found.source, found.notes) == ("A1111", ())
+    assert make_recipe(**found.settings) == recipe
+
+
+@examples
+@given(recipe=recipes)
+def test_no_prompt_can_spoil_the_settings_of_an_infotext(recipe: Recipe) -> None:
+    found = parse_infotext(infotext(recipe, PROVENANCE))
+    taken = {name: found.settings[name] for name in ("seed", "steps", "scheduler", "width", "height", "model")}
+    assert taken == {name: getattr(recipe, name) for name in taken}
+    assert found.settings["guidance_scale"] == pytest.approx(recipe.guidance_scale, rel=1e-5)
+
+
+@examples
+@given(prompt=any_text, negative_prompt=any_text)
+def test_prompts_come_back_from_the_infotext_but_for_the_space_around_lines(prompt: str, negative_prompt: str) -> None:
+    def lines(text: str) -> list[str]:
+        return [line.strip() for line in text.strip().split("\n")]
+
+    prompt, negative_prompt = prompt.replace("Negative prompt:", ""), negative_prompt.replace("Negative prompt:", "")
+    found = parse_infotext(infotext(make_recipe(prompt=prompt, negative_prompt=negative_prompt)))
+    assert lines(found.settings["prompt"]) == lines(prompt)
+    assert lines(found.settings["negative_prompt"]) == lines(negative_prompt)
+
+
+def test_the_infotext_holds_the_words_of_the_style() -> None:
+    recipe = make_recipe(prompt="a fox", style=Style(name="ink", prompt="ink of {prompt}", negative_prompt="colour"))
+    first, second, last = infotext(recipe, PROVENANCE).split("\n")
+    assert (first, second) == ("ink of a fox", "Negative prompt: colour")
+    assert "Model hash: 0123456789," in last
+
+
+def test_without_negative_words_the_infotext_has_no_such_line() -> None:
+    text = infotext(make_recipe(prompt="a fox", negative_prompt="  "))
+    assert "Negative prompt" not in text
+    assert "Model hash" not in text
+    assert text.count("\n") == 1
+
+
+@pytest.mark.parametrize("text", [OLD_A1111, NEW_A1111, "\n" + NEW_A1111 + "\n"], ids=["old", "new", "padded"])
+def test_an_infotext_of_a1111_is_read(text: str) -> None:
+    found = parse_infotext(text)
+    assert found.notes == ()
+    assert found.settings == {
+        "prompt": 'masterpiece, (red fur:1.2), a fox in the snow <lora:add_detail:0.8>\nsecond line, "quoted"',
+        "negative_prompt": "blurry, text: none\nwatermark",
+        "steps": 28,
+        "scheduler": "DPM++ 2M Karras",
+        "guidance_scale": 7.5,
+        "seed": 965400086,
+        "width": 512,
+        "height": 768,
+        "model": "v1-5-pruned-emaonly",
+    }
+
+
+def test_a_picture_of_a1111_is_read(file: Path) -> None:
+    assert read_picture(png_with(file, parameters=NEW_A1111)) == parse_infotext(NEW_A1111)
+
+
+def test_an_infotext_without_prompt_is_read() -> None:
+    assert parse_infotext("Steps: 5, Seed: 3").settings == {"prompt": "", "negative_prompt": "", "steps": 5, "seed": 3}
+
+
+@pytest.mark.parametrize(
+    ("pair", "note"),
+    [
+        ("Sampler: Restart", "no scheduler like A1111's “Restart”"),
+        ("Sampler: DPM++ 2M, Schedule type: Polyexponential", "with schedule “Polyexponential”"),
+        ("Size: 500x512", "Width must be a multiple of 8: try 496 or 504"),
+        ("Size: 64x999999", "Height must be a whole number from 32 to 4,096"),
+        ("Seed: -1", "Seed must be"),
+        ("Seed: 99999999999999999999", "Seed must be"),
+        ("CFG scale: NaN", "CFG scale must be a number from 1 to 30"),
+        ("CFG scale: Infinity", "CFG scale must be"),
+        ("CFG scale: 0", "CFG scale must be"),
+        ("CFG scale: <b>7</b>", "CFG scale must be"),
+        ("Seed: ", "Seed must be"),
+    ],
+)
+def test_what_cannot_be_taken_over_is_noted_and_the_rest_is_taken(pair: str, note: str) -> None:
+    found = parse_infotext(f"a fox\nSteps: 20, {pair}")
+    assert (found.settings["prompt"], found.settings["steps"]) == ("a fox", 20)
+    assert [text for text in found.notes if note in text] == list(found.notes) != []
+    check_clean(found)
+
+
+@pytest.mark.parametrize("text", ["", "\n\n", "just a prompt", "Software: GIMP, By: me", '{"steps": 20}', "Steps", "Steps 20", ":::,,,"])
+def test_text_that_is_no_infotext_is_refused(text: str) -> None:
+    with pytest.raises(UnreadablePicture, match="no list of settings"):
+        parse_infotext(text)
+
+
+def test_html_in_an_infotext_stays_the_text_it_is(file: Path) -> None:
+    html = "<script>alert(1)</script>"
+    found = read_picture(png_with(file, parameters=f"{html}\nNegative prompt: {html}\nSteps: 20, Model: {html}"))
+    assert (found.settings["prompt"], found.settings["negative_prompt"], found.settings["model"]) == (html,) * 3
+    check_clean(found)
+
+
+@pytest.mark.parametrize("pair", ['Model: "a, \\ud800"', 'Sampler: "a, \\ud800"'])
+def test_escaped_surrogates_do_not_get_through(pair: str) -> None:
+    check_clean(parse_infotext(f"a fox\nSteps: 20, {pair}"))
+
+
+@pytest.mark.parametrize("text", ["a" * 10_000, "Steps: 20, A" + "\t" * 6_000 + "x"], ids=["word", "blanks"])
+def test_a_long_line_is_read_in_no_time(text: str) -> None:
+    start = time.process_time()
+    with suppress(UnreadablePicture):
+        parse_infotext(text)
+    assert time.process_time() - start < 0.1
+
+
+DAMAGED = {
+    "empty": "",
+    "no-json": "not json",
+    "cut": '{"recipe": {"prompt": "a',
+    "list": "[]",
+    "null": "null",
+    "number": "5",
+    "recipe-missing": "{}",
+    "recipe-null": '{"recipe": null}',
+    "recipe-list": '{"recipe": [1]}',
+    "nan": '{"recipe": {"guidance_scale": NaN}}',
+    "infinity": '{"recipe": {"guidance_scale": Infinity, "steps": -Infinity}}',
+    "huge-float": '{"recipe": {"steps": 1e999}}',
+    "huge-integer": '{"recipe": {"seed": ' + "9" * 6000 + "}}",
+    "surrogate": '{"recipe": {"prompt": "\\ud800"}}',
+    "unknown-field": '{"recipe": {"clip_skip": 2}}',
+    "unknown-scheduler": '{"recipe": {"scheduler": "x"}}',
+    "deep": "[" * 60_000,
+    "deep-recipe": '{"recipe": ' + '{"style": ' * 5_000 + "1" + "}" * 5_001,
+    "too-long": '{"recipe": {"prompt": "' + "a" * 70_000 + '"}}',
+}
+
+
+@pytest.mark.parametrize("text", DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_record_falls_back_to_the_infotext(text: str, file: Path) -> None:
+    found = read_picture(png_with(file, darkroom=text, parameters=OLD_A1111))
+    assert (found.source, found.settings["seed"]) == ("A1111", 965400086)
+    check_clean(found)
+
+
+@pytest.mark.parametrize("text", DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_record_alone_is_no_settings(text: str, file: Path) -> None:
+    with pytest.raises(UnreadablePicture, match="carries no settings"):
+        read_picture(png_with(file, darkroom=text))
+
+
+def test_html_in_a_record_stays_the_text_it_is(file: Path) -> None:
+    found = read_picture(png_with(file, darkroom='{"recipe": {"prompt": "<img src=x onerror=alert(1)>"}}'))
+    assert found.settings["prompt"] == "<img src=x onerror=alert(1)>"
+    check_clean(found)
+
+
+def test_a_png_without_settings_is_said_to_have_none(file: Path) -> None:
+    with pytest.raises(UnreadablePicture, match="carries no settings"):
+        read_picture(png_with(file, Software="GIMP"))
+
+
+def test_a_compressed_text_chunk_is_read(file: Path) -> None:
+    info = PngImagePlugin.PngInfo()
+    info.add_text("parameters", NEW_A1111, zip=True)
+    IMAGE.save(file, "PNG", pnginfo=info)
+    assert read_picture(file) == parse_infotext(NEW_A1111)
+
+
+def test_a_text_chunk_that_unpacks_to_gigabytes_is_refused(file: Path) -> None:
+    bomb = b"parameters\0\0" + zlib.compress(bytes(20_000_000), 9)
+    head, *rest = chunks(png_bytes(IMAGE, Recipe(), PROVENANCE))
+    with pytest.raises(UnreadablePicture):
+        read_bytes(png_of(head, (b"zTXt", bomb), *rest), file)
+
+
+def test_text_that_is_neither_utf8_nor_ours_is_survived(file: Path) -> None:
+    head, *rest = [part for part in chunks(png_bytes(IMAGE, Recipe(), PROVENANCE)) if part[0] != b"tEXt"]
+    with pytest.raises(UnreadablePicture):
+        read_bytes(png_of(head, (b"iTXt", b"parameters\0\0\0\0\0\xff\xfe"), (b"tEXt", b"darkroom\0\xff\xfe"), *rest), file)
+
+
+def test_a_picture_cut_short_anywhere_is_refused_or_read_exactly(file: Path) -> None:
+    recipe = make_recipe(prompt="a fox", seed=5)
+    whole = png_bytes(IMAGE, recipe, PROVENANCE)
+    pixels_begin = whole.index(b"IDAT")
+    pixels_end = len(whole) - 24
+    for length in [*range(60), *range(60, pixels_begin, 23), *range(pixels_begin, pixels_end, 41), pixels_end]:
+        with pytest.raises(UnreadablePicture, match="no PNG" if length < len(SIGNATURE) else "damaged or was cut short"):
+            read_bytes(whole[:length], file)
+    for length in range(pixels_end + 1, len(whole)):
+        with suppress(UnreadablePicture):
+            assert make_recipe(**read_bytes(whole[:length], file).settings) == recipe
+
+
+def test_flipped_bytes_are_refused_or_give_clean_settings(file: Path) -> None:
+    whole, dice = png_bytes(IMAGE, make_recipe(prompt="a fox", seed=5), PROVENANCE), random.Random(0)
+    refused = 0
+    for _ in range(400):
+        damaged = bytearray(whole)
+        for _ in range(dice.choice([1, 1, 4])):
+            damaged[dice.randrange(len(whole))] = dice.randrange(256)
+        try:
+            check_clean(read_bytes(bytes(damaged), file))
+        except UnreadablePicture:
+            refused += 1
+    assert refused > 300
+
+
+@pytest.mark.parametrize(
+    ("kind", "content"),
+    [
+        (b"gAMA", b""),
+        (b"tRNS", b""),
+        (b"iCCP", b"x\0"),
+        (b"cHRM", b"12345678"),
+        (b"pHYs", b"1"),
+        (b"acTL", b"1"),
+        (b"fcTL", b"1"),
+        (b"sRGB", b""),
+        (b"zTXt", b"x"),
+        (b"iTXt", b"parameters\0\1"),
+    ],
+    ids=lambda value: value.decode("ascii") if len(value) == 4 else "",
+)
+def test_a_chunk_that_is_too_short_is_refused_or_ignored(kind: bytes, content: bytes, file: Path) -> None:
+    *parts, end = chunks(png_bytes(IMAGE, Recipe(), PROVENANCE))
+    with suppress(UnreadablePicture):
+        check_clean(read_bytes(png_of(*parts, (kind, content), end), file))
+
+
+@pytest.mark.parametrize("side", [10_000, 60_000, 2**31 - 1])
+def test_a_header_that_promises_a_huge_picture_is_refused_unread(side: int, file: Path) -> None:
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    content = png_of((b"IHDR", header), (b"tEXt", b"parameters\0Steps: 20"), (b"IDAT", zlib.compress(b"")), (b"IEND", b""))
+    with pytest.raises(UnreadablePicture, match="too large"):
+        read_bytes(content, file)
+
+
+def saved_as(kind: str) -> bytes:
+    buffer = io.BytesIO()
+    IMAGE.save(buffer, kind)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"just text", b"\0" * 100, saved_as("JPEG"), saved_as("GIF"), b"<svg/>", SIGNATURE[:5]],
+    ids=["empty", "text", "zeros", "jpeg", "gif", "svg", "half-a-signature"],
+)
+def test_another_file_named_png_is_refused_as_no_png(content: bytes, file: Path) -> None:
+    with pytest.raises(UnreadablePicture, match=r"^This file is no PNG picture, whatever its name says"):
+        read_bytes(content, file)
+
+
+def test_nothing_but_a_signature_is_a_damaged_png(file: Path) -> None:
+    with pytest.raises(UnreadablePicture, match="damaged"):
+        read_bytes(SIGNATURE, file)
+
+
+def test_reading_leaves_the_warnings_of_others_alone(file: Path) -> None:
+    import warnings
+
+    before: list[Any] = list(warnings.filters)
+    read_bytes(png_bytes(IMAGE, Recipe(), PROVENANCE), file)
+    assert warnings.filters == before

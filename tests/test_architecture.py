@@ -1,0 +1,155 @@
+"""The rules of docs/architecture.md that a program can check."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+TORCH = {"torch", "diffusers", "transformers"}
+LONGEST_FUNCTION = 60
+"""Lines; where widgets, arguments and work meet, other applications of this field grow functions of hundreds."""
+
+VAGUE = {"util", "utils", "helper", "helpers", "common", "manager", "managers", "shared", "misc"}
+
+
+def sources(*folders: str) -> list[Path]:
+    return sorted(file for folder in folders for file in (ROOT / folder).rglob("*.py"))
+
+
+ENGINE = [file for file in sources("engine") if "diffusion" not in file.relative_to(ROOT).parts]
+DIFFUSION, UI = sources("engine/diffusion"), sources("ui")
+PRODUCT = [*sources("engine", "ui", "benchmarks", "training"), *ROOT.glob("*.py")]
+
+
+def module_of(file: Path) -> str:
+    return ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def shown(file: Path) -> str:
+    return str(file.relative_to(ROOT))
+
+
+@cache
+def tree_of(file: Path) -> ast.Module:
+    return ast.parse(file.read_text(encoding="utf-8"))
+
+
+def names_of(node: ast.AST, package: list[str]) -> list[str]:
+    """The dotted names that a node imports; `from a import b` may mean the module a.b, so it gives both."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        base = [*package[: len(package) - node.level + 1], *filter(None, [node.module])] if node.level else [node.module or ""]
+        return [".".join(base), *(".".join([*base, alias.name]) for alias in node.names)]
+    if isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant) and isinstance(node.args[0].value, str):
+        called = getattr(node.func, "attr", getattr(node.func, "id", ""))
+        return [node.args[0].value] if called in {"import_module", "__import__"} else []
+    return []
+
+
+def imports(node: ast.AST, package: list[str], inside_function: bool = False) -> Iterator[tuple[str, bool]]:
+    """(dotted name, whether it is imported only when a function runs)."""
+    for name in names_of(node, package):
+        yield name, inside_function
+    inside_function = inside_function or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+    for child in ast.iter_child_nodes(node):
+        yield from imports(child, package, inside_function)
+
+
+@cache
+def imports_of(file: Path) -> frozenset[tuple[str, bool]]:
+    package = list(file.relative_to(ROOT).parent.parts)
+    return frozenset(imports(tree_of(file), package))
+
+
+def is_in(name: str, packages: set[str]) -> bool:
+    return any(name == package or name.startswith(package + ".") for package in packages)
+
+
+def breaches(files: list[Path], forbidden: set[str]) -> list[str]:
+    return [f"{shown(file)} imports {name}" for file in files for name, _ in sorted(imports_of(file)) if is_in(name, forbidden)]
+
+
+def functions(tree: ast.Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    return (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+
+
+def modules_left_after(code: str, *packages: str) -> set[str]:
+    """Which of the packages a fresh interpreter has imported after `code`."""
+    report = f"\nimport sys\nprint('LOADED', *[name for name in {packages!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code + report], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.splitlines()[-1].split()[1:])
+
+
+def test_the_walk_sees_every_kind_of_import() -> None:
+    code = "import a.b\nfrom . import c\nfrom ..d import e\nfrom f import g\ndef h():\n    import i\n    import_module('j.k')\n"
+    assert set(imports(ast.parse(code), ["top", "sub"])) == {
+        ("a.b", False), ("top.sub", False), ("top.sub.c", False), ("top.d", False), ("top.d.e", False),
+        ("f", False), ("f.g", False), ("i", True), ("j.k", True),
+    }  # fmt: skip
+    assert ENGINE
+    assert DIFFUSION
+    assert breaches(DIFFUSION, TORCH), "torch lives in engine/diffusion: a walk that finds none there is blind"
+
+
+def test_the_engine_never_imports_torch_or_the_page() -> None:
+    assert breaches(ENGINE, TORCH | {"gradio", "ui", "app"}) == []
+
+
+def test_the_engine_needs_only_the_standard_library_pydantic_and_pillow() -> None:
+    allowed = set(sys.stdlib_module_names) | {"engine", "pydantic", "PIL", "tqdm"}  # tqdm: the command line's bar
+    assert [f"{shown(file)} imports {name}" for file in ENGINE for name, _ in sorted(imports_of(file)) if not is_in(name, allowed)] == []
+
+
+def test_only_local_reaches_into_diffusion_and_only_when_a_device_is_opened() -> None:
+    found = {(shown(file), late) for file in ENGINE for name, late in imports_of(file) if is_in(name, {"engine.diffusion"})}
+    assert found <= {("engine/local.py", True)}
+
+
+def test_diffusion_never_imports_the_page() -> None:
+    assert breaches(DIFFUSION, {"gradio", "ui", "app"}) == []
+
+
+def test_the_page_never_imports_torch_or_diffusion() -> None:
+    assert breaches(UI, TORCH | {"engine.diffusion", "app"}) == []
+
+
+def test_nothing_is_global() -> None:
+    assert [shown(file) for file in PRODUCT for node in ast.walk(tree_of(file)) if isinstance(node, ast.Global)] == []
+
+
+def test_no_function_is_longer_than_the_limit() -> None:
+    places = [(file, function) for file in PRODUCT for function in functions(tree_of(file))]
+    lengths = {f"{shown(file)} {function.name}": function.end_lineno - function.lineno + 1 for file, function in places}
+    assert {place: lines for place, lines in lengths.items() if lines > LONGEST_FUNCTION} == {}
+
+
+def test_no_file_hides_a_missing_noun() -> None:
+    names = [file.relative_to(ROOT).with_suffix("").as_posix() for file in [*PRODUCT, *sources("tests")]]
+    assert [name for name in names if VAGUE & set(name.lower().replace("/", "_").split("_"))] == []
+
+
+def test_no_source_names_a_place_of_one_machine() -> None:
+    places = ("/" + "work/", "/" + "home/", "/" + "Users/")
+    texts = {shown(file): file.read_text(encoding="utf-8") for file in [*PRODUCT, *sources("tests")]}
+    assert [name for name, text in texts.items() if any(place in text for place in places)] == []
+
+
+def test_the_engine_starts_without_torch_and_without_gradio() -> None:
+    code = "\n".join(f"import {module_of(file)}" for file in ENGINE)
+    assert "import engine.local" in code
+    assert modules_left_after(code, *sorted(TORCH), "gradio") == set()
+
+
+@pytest.mark.skipif(not (ROOT / "ui" / "page.py").exists(), reason="there is no page yet")
+def test_the_page_is_built_without_torch() -> None:
+    assert modules_left_after("import ui.page", *sorted(TORCH)) == set()
