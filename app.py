@@ -1,4 +1,7 @@
-"""Darkroom's page: flags -> engine -> page -> launch."""
+"""Darkroom's page: flags -> engine -> page -> launch.
+
+Also the app_file of a Hugging Face Space: run without flags there, or asked for its `demo`.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,8 @@ from ui.theme import page_assets
 
 USER = "darkroom"
 """The name that goes with a password made up for a shared link."""
+
+NO_LINK = "No public link could be had: the tunnel needs the internet, which cannot be reached. The page runs here all the same."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -54,7 +59,7 @@ def serve(page: gr.Blocks, engine: Engine, options: argparse.Namespace, auth: tu
         sys.exit(f"darkroom: the page cannot be opened: {error} Try --port 7861.")
     print(f"Darkroom is open at {address}", flush=True)
     if options.share:
-        print(f"Public link: {public}" if public else "No public link could be had: the tunnel needs the internet. The page runs here.", flush=True)
+        print(f"Public link: {public}" if public else NO_LINK, flush=True)
         if auth and not options.auth:
             print(f"Log in as {auth[0]} with password {auth[1]}", flush=True)
     try:
@@ -79,11 +84,21 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", help="cuda or cpu; default: cuda where there is one")
     parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), help="the network's number format")
     parser.add_argument("--data-dir", type=Path, default=DATA_DIR, metavar="DIR", help="where outputs/ is; default: beside app.py")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for the local network; default: 127.0.0.1")
+    # GRADIO_SERVER_NAME: how a Space says that its page must listen on all addresses.
+    host = os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1")
+    parser.add_argument("--host", default=host, help="address to listen on; 0.0.0.0 for the local network; default: 127.0.0.1")
     parser.add_argument("--port", type=int, help="default: the first free one from 7860")
     parser.add_argument("--share", action="store_true", help="make a public link (with a password)")
     parser.add_argument("--auth", metavar="USER:PASSWORD", help="ask visitors for this; --share alone makes a password up")
     return parser
+
+
+def __getattr__(name: str) -> gr.Blocks:
+    """`demo`, where gradio's own tools look for it: the page with all defaults, built when it is asked for."""
+    if name != "demo":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    demo = globals()["demo"] = build_page(open_engine(), PRESETS)
+    return demo
 
 
 if __name__ == "__main__":

@@ -71,13 +71,12 @@ def _models(options: argparse.Namespace) -> int:
 
 
 def _generate(options: argparse.Namespace) -> int:
-    previews = PreviewOptions("linear" if options.previews else "off")
     places = {"data_dir": options.data_dir, "out": options.out}
     with open_engine(model=options.model, device=options.device, dtype=options.dtype, **places) as engine:
         plan = plan_images(_recipe(engine, options), engine.catalog, engine.limits, count=options.count, exact=options.exact)
-        job = engine.submit(plan, previews=previews)
+        job = engine.submit(plan, previews=PreviewOptions("off"))
         try:
-            return _follow(job, options)
+            return _follow(engine, job, options)
         except KeyboardInterrupt:
             engine.stop(job)
             job.wait()
@@ -94,53 +93,42 @@ def _recipe(engine: Engine, options: argparse.Namespace) -> Recipe:
     return engine.catalog.default.recipe().replace(prompt=options.prompt, seed=seed, **{k: v for k, v in given.items() if v is not None})
 
 
-def _follow(job: Job, options: argparse.Namespace) -> int:
+def _follow(engine: Engine, job: Job, options: argparse.Namespace) -> int:
     """Shows a job's progress on stderr and its pictures on stdout; returns the exit code."""
     failed = False
-    with Bars(len(job.plan.cells)) as bars:
+    with StepBar(len(job.plan.cells)) as bar:
         for event in job.events():
             if isinstance(event, Preview):
-                bars.step(event)
-                _write_preview(event, options.previews)
-            elif isinstance(event, Notice) and event.progress is not None:
-                bars.loading(event)
+                bar.step(event)
+            elif isinstance(event, Notice) and event.progress is not None and event.progress >= 0:
+                continue
             elif isinstance(event, (Notice, Failed)):
                 failed = failed or isinstance(event, Failed)
                 tqdm.write(event.text if isinstance(event, Notice) else event.message, file=sys.stderr)
             elif isinstance(event, (Finished, Cancelled)) and event.made:
                 failed = failed or event.made.path is None
                 tqdm.write(json.dumps(_line(event.made), ensure_ascii=False))
+                if options.previews:
+                    _write_steps(engine, job, event.cell, event.made, options.previews)
     return 1 if failed else 0
 
 
-class Bars:
-    """Progress on stderr: one bar for a model that is loaded or downloaded, one for all steps."""
+class StepBar:
+    """Progress on stderr: one bar for the steps of all images. (A model's download shows bars of its own.)"""
 
     def __init__(self, images: int):
         self._images = images
         self._steps: dict[int, tuple[int, int]] = {}
         self._bar: tqdm | None = None
-        self._loading: tqdm | None = None
 
-    def __enter__(self) -> Bars:
+    def __enter__(self) -> StepBar:
         return self
 
     def __exit__(self, *error: object) -> None:
-        for bar in (self._loading, self._bar):
-            if bar is not None:
-                bar.close()
-
-    def loading(self, notice: Notice) -> None:
-        if self._loading is None:
-            self._loading = tqdm(total=1.0, bar_format="{desc} {bar} {percentage:3.0f} %", file=sys.stderr, leave=False)
-        self._loading.set_description_str(notice.text, refresh=False)
-        self._loading.n = max(notice.progress or 0.0, 0.0)
-        self._loading.refresh()
+        if self._bar is not None:
+            self._bar.close()
 
     def step(self, event: Preview) -> None:
-        if self._loading is not None:
-            self._loading.close()
-            self._loading = None
         self._steps[event.cell] = (event.step, event.total)
         total = sum(total for _, total in self._steps.values()) * self._images // len(self._steps)
         if self._bar is None:
@@ -155,13 +143,15 @@ def _line(made: Made) -> dict:
     return {"path": path, "recipe": made.recipe.model_dump(mode="json"), "seconds": made.provenance.seconds, "sha256": made.sha256}
 
 
-def _write_preview(event: Preview, folder: Path | None) -> None:
-    if folder is not None and event.image is not None:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            event.image.save(folder / f"{event.cell:02d}-step-{event.step:03d}.png")
-        except OSError as error:
-            raise InvalidRequest(f"Previews cannot be written into {folder}: {error.strerror or error}.") from None
+def _write_steps(engine: Engine, job: Job, cell: int, made: Made, folder: Path) -> None:
+    """What a picture looked like after each step, by the linear map, in the picture's own size."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for step in range(1, made.provenance.step + 1):
+            frame = engine.frame(job, cell, step).resize(made.image.size)
+            frame.save(folder / f"{job.id}-{cell:02d}-step-{step:03d}.png")
+    except OSError as error:
+        raise InvalidRequest(f"Previews cannot be written into {folder}: {error.strerror or error}.") from None
 
 
 if __name__ == "__main__":

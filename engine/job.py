@@ -19,7 +19,8 @@ from engine.previewing import PreviewOptions
 
 
 class Watcher:
-    """One reader's mailbox. A slow reader finds only the newest preview of each cell, and every other event."""
+    """One reader's mailbox. A slow reader finds only the newest preview of each cell, the newest progress of a
+    download, and every other event."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -31,6 +32,8 @@ class Watcher:
             if isinstance(event, Preview):
                 event = self._with_last_image(event)
                 self._pending[("preview", event.cell)] = event
+            elif isinstance(event, Notice) and event.progress is not None:
+                self._pending["progress"] = event
             else:
                 self._pending[object()] = event
             self._changed.notify_all()

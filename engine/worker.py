@@ -204,7 +204,8 @@ class Worker:
         self._loading = spec.name
 
         def report(text: str, progress: float | None = None) -> None:
-            log.info("%s", text)
+            if progress is None:  # a download shows its own bar in the terminal
+                log.info("%s", text)
             jobs = {task.job.id: task.job for task in list(self._waiting)} or {job.id: job for job in tell}
             for job in jobs.values():
                 job.publish(Notice(text, progress=-1.0 if progress is None else progress))

@@ -59,7 +59,11 @@ class Controls:
         )  # fmt: skip
         self.token_hint = hint("token-hint")
         self.fields["negative_prompt"] = gr.Textbox(
-            label="Negative prompt", lines=2, max_lines=6, elem_id="negative", placeholder="What should not be in it (needs a CFG scale above 1)"
+            label="Negative prompt",
+            lines=2,
+            max_lines=6,
+            elem_id="negative",
+            placeholder="What should not be in it (needs a CFG scale above 1)",
         )
         self.negative_hint = hint("negative-hint")
         with gr.Row(elem_classes="tight"):
@@ -83,7 +87,13 @@ class Controls:
         )  # fmt: skip
         self.cfg_hint = hint("cfg-hint", guidance_advice(spec, spec.guidance_scale))
         self.fields["steps"] = gr.Slider(
-            1, self.limits.max_steps, value=spec.steps, step=1, label="Steps", elem_id="steps", info="More steps: slower, finer up to a point"
+            1,
+            self.limits.max_steps,
+            value=spec.steps,
+            step=1,
+            label="Steps",
+            elem_id="steps",
+            info="More steps: slower, finer up to a point",
         )
         self.fields["scheduler"] = gr.Dropdown(
             available_schedulers(), value=spec.scheduler, label="Scheduler", elem_id="scheduler", info="The rule that takes the noise away"
@@ -91,14 +101,16 @@ class Controls:
         self.scheduler_hint = hint("scheduler-hint", (SCHEDULERS[spec.scheduler].hint, ""))
         with gr.Row(elem_classes="tight seed-row"):
             self.fields["seed_mode"] = gr.Radio([RANDOM, KEEP], value=RANDOM, label="Seed", elem_id="seed-mode", min_width=140)
-            self.fields["seed"] = gr.Number(
-                0, label="The same number draws the same picture", precision=0, elem_id="seed", min_width=110
-            )
+            self.fields["seed"] = gr.Number(0, label="The same number draws the same picture", precision=0, elem_id="seed", min_width=110)
         self.last_seed = gr.Button("Use the last picture's seed", size="sm", elem_id="last-seed")
         self.ratio = gr.Radio(list(RATIOS), value="1:1", label="Shape", elem_id="ratio")
         with gr.Row(elem_classes="tight"):
-            self.fields["width"] = gr.Number(spec.native_size, label="Width", precision=0, step=SIZE_MULTIPLE, elem_id="width", min_width=90)
-            self.fields["height"] = gr.Number(spec.native_size, label="Height", precision=0, step=SIZE_MULTIPLE, elem_id="height", min_width=90)
+            self.fields["width"] = gr.Number(
+                spec.native_size, label="Width", precision=0, step=SIZE_MULTIPLE, elem_id="width", min_width=90
+            )
+            self.fields["height"] = gr.Number(
+                spec.native_size, label="Height", precision=0, step=SIZE_MULTIPLE, elem_id="height", min_width=90
+            )
         self.size_hint = hint("size-hint")
         self.fields["count"] = gr.Slider(
             1, min(SHOWN_IMAGES, self.limits.max_images), value=1, step=1, label="Number of images", elem_id="count",

@@ -28,7 +28,6 @@
   const press = id => { const button = document.querySelector(id); if (button && !button.disabled) button.click(); };
   document.addEventListener('keydown', event => {
     if ((event.ctrlKey || event.metaKey) && event.key === 'Enter') { event.preventDefault(); press('#generate'); }
-    if (event.key === 'Escape') press('#stop');
   }, true);
 
   // A file dropped anywhere goes to the one upload field that reads settings.

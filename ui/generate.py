@@ -53,7 +53,8 @@ class GenerateTab:
                 self.stage = stage.stage_component(stage.welcome(spec))
                 with gr.Row(elem_id="result"):
                     self.text = gr.Textbox(
-                        label="Settings of this picture", lines=3, max_lines=3, interactive=False, buttons=["copy"], elem_id="settings-text",
+                        label="Settings of this picture", lines=3, max_lines=3, interactive=False,
+                        buttons=["copy"], elem_id="settings-text",
                         placeholder="Once a picture is made, its settings stand here, to copy or to use again.",
                     )  # fmt: skip
                     with gr.Column(elem_id="result-buttons"):
@@ -76,31 +77,40 @@ class GenerateTab:
         return [self.stage, self.strip, self.text, self.download, self.reuse, self.shown, self.generate, self.stop, self.finish_one]
 
     def _wire_running(self) -> None:
-        fields = self.controls.components
+        inputs = [self.visitor, self.shown, *self.controls.components]
         outputs = [*self._results, self.controls.fields["seed"], self.visitor]
-        self.generate.click(self._generate, [self.visitor, *fields], outputs, **TOLD)
-        self.controls.fields["prompt"].submit(self._generate, [self.visitor, *fields], outputs, **TOLD)
+        self.generate.click(self._generate, inputs, outputs, **TOLD)
+        self.controls.fields["prompt"].submit(self._generate, inputs, outputs, **TOLD)
         # An example that was clicked writes itself into the prompt and then counts up `wishes`, which runs it.
-        self.wishes.change(self._generate, [self.visitor, *fields], outputs, **TOLD)
+        self.wishes.change(self._generate, inputs, outputs, **TOLD)
         self.stop.click(lambda visitor: self._stop(visitor, False), self.visitor, None, **QUIET)
         self.finish_one.click(lambda visitor: self._stop(visitor, True), self.visitor, None, **QUIET)
-        self.controls.fields["count"].change(lambda count: gr.Button(visible=count > 1), self.controls.fields["count"], self.finish_one, **QUIET)
+        self.controls.fields["count"].change(
+            lambda count: gr.Button(visible=count > 1), self.controls.fields["count"], self.finish_one, **QUIET
+        )
 
     def _wire_hints(self) -> None:
         controls, fields = self.controls, self.controls.fields
         live = {**QUIET, "trigger_mode": "always_last"}
         for box, shown in (("prompt", controls.token_hint), ("negative_prompt", controls.negative_hint)):
-            gr.on([fields[box].input, fields[box].change, fields["model"].change], self._count, [fields["model"], fields[box]], shown, **live)
+            gr.on(
+                [fields[box].input, fields[box].change, fields["model"].change], self._count, [fields["model"], fields[box]], shown, **live
+            )
         model_and_cfg = [fields["model"], fields["guidance_scale"]]
         gr.on([fields["guidance_scale"].change, fields["model"].change], self._advise_guidance, model_and_cfg, controls.cfg_hint, **live)
         sizes = [fields["model"], fields["width"], fields["height"]]
         gr.on([fields["width"].change, fields["height"].change], self._advise_size, sizes, [controls.size_hint, controls.ratio], **live)
-        fields["scheduler"].change(lambda name: hint_value((SCHEDULERS[name].hint, "")), fields["scheduler"], controls.scheduler_hint, **live)
+        fields["scheduler"].change(
+            lambda name: hint_value((SCHEDULERS[name].hint, "")), fields["scheduler"], controls.scheduler_hint, **live
+        )
         controls.ratio.input(self._shape, [fields["model"], controls.ratio], [fields["width"], fields["height"]], **QUIET)
         suited = [fields[name] for name in ("steps", "guidance_scale", "scheduler", "width", "height")]
         fields["model"].input(self._suit, fields["model"], suited, **QUIET)
         controls.ready_negative.input(
-            self._add_negative, [fields["negative_prompt"], controls.ready_negative], [fields["negative_prompt"], controls.ready_negative], **QUIET
+            self._add_negative,
+            [fields["negative_prompt"], controls.ready_negative],
+            [fields["negative_prompt"], controls.ready_negative],
+            **QUIET,
         )
 
     def _wire_pictures(self) -> None:
@@ -123,14 +133,16 @@ class GenerateTab:
 
     # Handlers. Each takes widget values and returns widget updates.
 
-    def _generate(self, visitor: str, *values: Any) -> Iterator[dict[Any, Any]]:
+    def _generate(self, visitor: str, shown: str, *values: Any) -> Iterator[dict[Any, Any]]:
         visitor = visitor or uuid.uuid4().hex
         try:
             request = self.controls.read(values)
             plan = plan_images(request.recipe, self.engine.catalog, self.engine.limits, count=request.count, exact=request.exact)
             job = self.engine.submit(plan, visitor, request.previews)
         except EngineError as error:
-            yield {**self._idle(), self.stage: stage.refused(str(error)), self.visitor: visitor}
+            made = self._made(visitor, shown)
+            kept = stage.single(made, shown) if made else None
+            yield {**self._idle(), self.stage: stage.refused(str(error), kept), self.visitor: visitor}
             return
         yield {self.controls.fields["seed"]: request.recipe.seed, self.visitor: visitor, **self._busy()}
         yield from self._show(job)

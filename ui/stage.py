@@ -44,7 +44,7 @@ STAGE = """
       {{#if this.caption}}<figcaption>{{this.caption}}</figcaption>{{/if}}
     </figure>
     {{/each}}
-    {{#if value.error}}<p class="error" role="alert">{{value.error}}</p>{{/if}}
+    {{#if value.error}}<p class="refusal" role="alert">{{value.error}}</p>{{/if}}
   </div>
   <div class="meter" aria-hidden="true"><div class="{{value.meter}}" style="width: {{value.percent}}%"></div></div>
   <p class="status" role="status">{{value.status}}</p>
@@ -76,9 +76,9 @@ def welcome(spec: ModelSpec) -> Value:
     return _value("idle", title="Nothing developed yet.", examples=list(spec.examples), ratio=1.0, status=spec.note)
 
 
-def refused(message: str) -> Value:
-    """A request that was wrong: nothing ran."""
-    return _value("failed", error=message)
+def refused(message: str, kept: Value | None = None) -> Value:
+    """A request that was wrong: nothing ran, and the picture that was there stays."""
+    return {**kept, "error": message} if kept else _value("failed", error=message)
 
 
 def working(view: JobView) -> Value:
