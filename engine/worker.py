@@ -35,7 +35,7 @@ ADMITTED_A_TICK = 16
 """Building a scheduler takes milliseconds: a large plan must not hold up the images under way."""
 
 
-@dataclass
+@dataclass(eq=False)  # a task is itself, whatever its arrays hold
 class Task:
     """One cell on its way through the worker."""
 
@@ -152,8 +152,10 @@ class Worker:
                 self._waiting.clear()
 
     def _busy(self) -> bool:
-        waits_for_load_only = self._loading is not None and not self._live
-        return bool(self._live or self._ready or self._waiting) and not waits_for_load_only
+        """Whether there is something to do without a new request: all that waits for a load only is not."""
+        if self._live or self._ready:
+            return True
+        return any(self._loading is None or task.cell.recipe.model == self.resident for task in self._waiting)
 
     def _read_inbox(self, wait: bool) -> None:
         try:
@@ -179,20 +181,24 @@ class Worker:
             self._load(spec, tell=[])
 
     def _begin(self) -> None:
-        """Admits waiting images of the resident model; has another loaded when the next one needs it."""
+        """Admits waiting images of the resident model, and has another loaded when the first in line needs it.
+
+        Those of the resident model do not wait for a download behind somebody else's; once the other is ready,
+        the ones under way are finished and it is its turn.
+        """
         if self._ready and not self._live:
             name, loaded = self._ready
             self._ready = None
             self._opened().install(loaded)
             log.info("%s is ready", name)
-        admitted = 0
-        while self._waiting and admitted < ADMITTED_A_TICK and not self._ready:
-            wanted = self._waiting[0].cell.recipe.model
-            if self.resident != wanted:
-                self._want(wanted)
-                return
-            self._admit(self._waiting.pop(0))
-            admitted += 1
+        if self._ready or not self._waiting:
+            return
+        if self._waiting[0].cell.recipe.model != self.resident:
+            self._want(self._waiting[0].cell.recipe.model)
+        fitting = [task for task in self._waiting if task.cell.recipe.model == self.resident][:ADMITTED_A_TICK]
+        self._waiting = [task for task in self._waiting if task not in fitting]
+        for task in fitting:
+            self._admit(task)
 
     def _want(self, model: str) -> None:
         """Has a model loaded beside the resident one, unless something is being loaded already."""

@@ -68,7 +68,7 @@ class Controls:
         self.negative_hint = hint("negative-hint")
         with gr.Row(elem_classes="tight"):
             self.fields["style"] = gr.Dropdown(
-                [NO_STYLE, *self.styles], value=NO_STYLE, label="Style", info="Words put around your prompt", elem_id="style", min_width=120
+                [NO_STYLE, *self.styles], value=NO_STYLE, label="Style", info="Words round your prompt", elem_id="style", min_width=120
             )
             self.ready_negative = gr.Dropdown(
                 ["", *self.negatives], value="", label="Add to negative", info="Ready-made words", elem_id="ready-negative", min_width=120

@@ -231,7 +231,8 @@ class GenerateTab:
 
     def _suit(self, model: str) -> tuple[Any, ...]:
         spec = self.engine.catalog.find(model)
-        self.engine.warm(model)
+        if spec.is_local:  # choosing from a list must not start a download
+            self.engine.warm(model)
         return spec.steps, spec.guidance_scale, spec.scheduler, spec.native_size, spec.native_size
 
     def _add_negative(self, negative: str, name: str) -> tuple[str, str]:

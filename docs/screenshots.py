@@ -1,0 +1,90 @@
+"""python -m docs.screenshots: makes the README's pictures anew, from the real page with the embedded model."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from playwright.sync_api import Page, sync_playwright
+
+from tests.e2e.conftest import answers, free_port, open_page, wait_until
+from tests.setup_browser import find_browser
+
+PICTURES = Path(__file__).resolve().parent / "pictures"
+PROMPTS = ("a rainbow, noto style", "a rocket, fluent style", "a cactus, fluent style", "hamburger on a yellow background", "a sunflower, noto style")
+WIDTHS = {"": (1440, 900), "-phone": (390, 844)}
+
+
+def main() -> int:
+    """Writes running and finished pages, dark and light, wide and narrow, into docs/pictures."""
+    executable = find_browser()
+    if executable is None:
+        print("No Chromium or Chrome is installed here.", file=sys.stderr)
+        return 1
+    PICTURES.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as data_dir:
+        port = free_port()
+        server = subprocess.Popen([sys.executable, "app.py", "--port", str(port), "--data-dir", data_dir], stdout=subprocess.PIPE, text=True)
+        try:
+            wait_until(lambda: answers(f"http://127.0.0.1:{port}/"), "the page did not open")
+            with sync_playwright() as playwright:
+                browser = playwright.chromium.launch(executable_path=str(executable), args=["--no-sandbox", "--disable-gpu"])
+                page = browser.new_page(viewport={"width": 1440, "height": 900})
+                open_page(page, f"http://127.0.0.1:{port}/")
+                take_all(page)
+                browser.close()
+        finally:
+            server.terminate()
+            server.wait()
+    return 0
+
+
+def take_all(page: Page) -> None:
+    """One session: some pictures for the strip, then four images caught on their way, then the finished page."""
+    take(page, "empty")
+    page.check("#seed-mode input[value=Keep]")
+    for prompt in PROMPTS:
+        draw(page, prompt)
+    set_number(page, "count", 4)
+    set_number(page, "steps", 60)
+    set_number(page, "cfg", 3)
+    page.fill("#prompt textarea", "a butterfly, twemoji style")
+    page.keyboard.press("Control+Enter")
+    page.wait_for_selector("#stage .frame.developing img", timeout=60_000)
+    page.screenshot(path=PICTURES / "generate-running.png")
+    page.wait_for_selector(".stage.done", timeout=120_000)
+    set_number(page, "count", 1)
+    set_number(page, "steps", 20)
+    set_number(page, "cfg", 5)
+    draw(page, PROMPTS[-1])
+    for theme in ("light", "dark"):
+        page.click(f"[data-theme-choice={theme}]")
+        take(page, f"generate-{theme}")
+
+
+def take(page: Page, name: str) -> None:
+    for suffix, (width, height) in WIDTHS.items():
+        page.set_viewport_size({"width": width, "height": height})
+        page.evaluate("document.activeElement.blur(); window.scrollTo(0, 0)")
+        page.wait_for_timeout(600)
+        page.screenshot(path=PICTURES / f"{name}{suffix}.png")
+    page.set_viewport_size({"width": 1440, "height": 900})
+
+
+def draw(page: Page, prompt: str) -> None:
+    page.fill("#prompt textarea", prompt)
+    page.keyboard.press("Control+Enter")
+    page.wait_for_selector(".stage.running", timeout=60_000)
+    page.wait_for_selector(".stage.done", timeout=120_000)
+
+
+def set_number(page: Page, name: str, value: float) -> None:
+    field = page.locator(f"#{name} input[type=number]")
+    field.fill(f"{value:g}")
+    field.press("Tab")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
