@@ -79,8 +79,9 @@ _ROWS = (
         "DPM++ SDE Karras", "DPMSolverSDEScheduler", _KARRAS,
         noise="seed", needs=("scipy", "torchsde"), hint="two network calls a step",
     ),
-    _row("DPM++ 2S", "DPMSolverSinglestepScheduler"),
-    _row("DPM++ 2S Karras", "DPMSolverSinglestepScheduler", _KARRAS),
+    # lower_order_final: what diffusers sets by itself, with a warning each time.
+    _row("DPM++ 2S", "DPMSolverSinglestepScheduler", {"lower_order_final": True}),
+    _row("DPM++ 2S Karras", "DPMSolverSinglestepScheduler", {"lower_order_final": True, **_KARRAS}),
     _row("Euler", "EulerDiscreteScheduler", noise="generator", hint="simple and dependable"),
     _row("Euler Karras", "EulerDiscreteScheduler", _KARRAS, noise="generator"),
     _row("Euler a", "EulerAncestralDiscreteScheduler", noise="generator", hint="adds noise as it goes: more steps keep changing it"),

@@ -113,7 +113,8 @@ class Denoiser:
         shape = self.family.latent_shape(recipe)
         if latents is None:
             return noise.initial_noise(shape, generator)
-        given = torch.as_tensor(latents, dtype=torch.float32).reshape(-1, *latents.shape[-3:])
+        given = torch.as_tensor(latents, dtype=torch.float32)
+        given = given[None] if given.dim() == 3 else given
         if given.shape != (1, *shape):
             raise InvalidRequest(f"Latents for {recipe.width} x {recipe.height} must be {shape}; they were {tuple(latents.shape)}.")
         return given

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from engine.catalog import ModelSpec
 from engine.device import Report
@@ -110,6 +111,8 @@ def _read(folder: Path, spec: ModelSpec, dtype: torch.dtype) -> Any:
 
     logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
+    if not any((folder / "tokenizer").glob("*")):
+        raise ModelUnavailable(f"{spec.title} in {folder} cannot be read: it has no tokenizer. Copy the whole folder again.")
     variant = {"variant": spec.variant} if spec.variant and not spec.is_local else {}
     try:
         return StableDiffusionPipeline.from_pretrained(
@@ -121,21 +124,25 @@ def _read(folder: Path, spec: ModelSpec, dtype: torch.dtype) -> Any:
             requires_safety_checker=False,
             **variant,
         )
-    except (OSError, ValueError, KeyError, RuntimeError, pickle.UnpicklingError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError, pickle.UnpicklingError, SafetensorError) as error:
         raise ModelUnavailable(f"{spec.title} in {folder} cannot be read: {_first_line(error)}") from error
 
 
 def _tiny_decoder(spec: ModelSpec, family: StableDiffusion) -> Any | None:
-    """The catalog's AutoencoderTiny if it is on this machine; a preview is not worth waiting for a download."""
+    """The catalog's AutoencoderTiny, downloaded (a few MB) where it can be had; previews do without it where not."""
     if spec.tiny_decoder is None:
         return None
     from diffusers import AutoencoderTiny
+    from huggingface_hub import snapshot_download
 
+    folder = Path(spec.tiny_decoder)
     try:
-        tiny = AutoencoderTiny.from_pretrained(spec.tiny_decoder, use_safetensors=True, local_files_only=True)
-    except (OSError, ValueError):
+        if not folder.is_dir():
+            folder = Path(snapshot_download(spec.tiny_decoder, allow_patterns=["*.json", "*.safetensors"]))
+        tiny = AutoencoderTiny.from_pretrained(folder, dtype=family.dtype, use_safetensors=True, local_files_only=True)
+    except (OSError, ValueError, ConnectionError):
         return None
-    return tiny.to(family.device, family.dtype).eval()
+    return tiny.to(family.device).eval()
 
 
 def _patterns(variant: str | None) -> list[str]:
@@ -153,12 +160,17 @@ def _reporting_bar(title: str, size: int, report: Report) -> type:
     from huggingface_hub.utils import tqdm
 
     class ReportingBar(tqdm):
+        def __init__(self, *arguments: Any, **options: Any):
+            super().__init__(*arguments, **options)
+            # Counted here: without a terminal tqdm is disabled, and then neither counts nor remembers its options.
+            self._counts = options.get("unit") == "B" and "Reconstruct" in str(options.get("desc"))
+            self._bytes = float(options.get("initial") or 0)
+
         def update(self, n: float | None = 1) -> Any:
-            shown = super().update(n)
-            if self.unit == "B" and "Reconstruct" in str(self.desc) and size:
-                part = min(self.n / size, 1.0)
-                report(f"Downloading {title}: {self.n / 1e9:.2f} of {size / 1e9:.2f} GB", part)
-            return shown
+            if self._counts and size:
+                self._bytes += n or 0
+                report(f"Downloading {title}: {self._bytes / 1e9:.2f} of {size / 1e9:.2f} GB", min(self._bytes / size, 1.0))
+            return super().update(n)
 
     return ReportingBar
 

@@ -95,7 +95,7 @@ def linear_factors(
     if file and file.is_file():
         try:
             return torch.tensor(json.loads(file.read_text()), dtype=torch.float32).reshape(family.latent_channels + 1, 3)
-        except (ValueError, RuntimeError, OSError):
+        except (ValueError, TypeError, RuntimeError, OSError):
             pass  # a damaged cache is fitted again
     factors = fit_linear(family)
     if file:

@@ -1,0 +1,132 @@
+"""Batch: an image among others equals the image alone, and the calls and rows it costs are what they should be."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from engine.diffusion.denoiser import Denoiser
+from engine.recipe import Recipe
+from tests.tiny import SIZE
+
+ROUNDING = 1e-3
+"""Of latents: a wider batch lets the CPU add in another order (about 1e-6 a call)."""
+
+PROMPTS = ("a red apple", "an owl", "a cat", "")
+
+
+def mixed_recipes(model_recipe) -> dict[int, Recipe]:
+    """Eight images that share nothing but their size."""
+    schedulers = ("DPM++ 2M Karras", "Euler a", "DDIM", "Heun", "PNDM", "DPM++ SDE", "UniPC", "LCM")
+    scales = (7.5, 1, 3, 1, 12, 5, 1.5, 1)
+    return {
+        i: model_recipe(
+            seed=i, prompt=PROMPTS[i % 4], negative_prompt=PROMPTS[(i + 1) % 4],
+            scheduler=schedulers[i], guidance_scale=scales[i], steps=2 + i % 3,
+        )
+        for i in range(8)
+    }  # fmt: skip
+
+
+def tiny_recipe(**changes) -> Recipe:
+    return Recipe(**{"width": SIZE, "height": SIZE, **changes})
+
+
+def finish(denoiser: Denoiser, trajectories: dict) -> dict[int, torch.Tensor]:
+    """The final latents by key, after all ticks."""
+    while advances := denoiser.tick():
+        assert [advance.error for advance in advances if advance.error] == []
+    return {key: one.latents for key, one in trajectories.items()}
+
+
+def run(family, recipes: dict[int, Recipe], *, exact: bool = False) -> dict[int, torch.Tensor]:
+    denoiser = Denoiser(family)
+    return finish(denoiser, {key: denoiser.admit(key, recipe, exact=exact) for key, recipe in recipes.items()})
+
+
+def run_each_alone(family, recipes: dict[int, Recipe], *, exact: bool = False) -> dict[int, torch.Tensor]:
+    return {key: run(family, {key: recipe}, exact=exact)[key] for key, recipe in recipes.items()}
+
+
+def run_admitted_one_a_tick(family, recipes: dict[int, Recipe], *, exact: bool = False) -> dict[int, torch.Tensor]:
+    denoiser, trajectories = Denoiser(family), {}
+    for key, recipe in recipes.items():
+        trajectories[key] = denoiser.admit(key, recipe, exact=exact)
+        denoiser.tick()
+    return finish(denoiser, trajectories)
+
+
+def assert_close(ours: dict, theirs: dict) -> None:
+    assert ours.keys() == theirs.keys()
+    assert max(float((ours[key] - theirs[key]).abs().max()) for key in ours) <= ROUNDING
+
+
+def assert_equal(ours: dict, theirs: dict) -> None:
+    assert ours.keys() == theirs.keys()
+    assert [key for key in ours if not torch.equal(ours[key], theirs[key])] == []
+
+
+@pytest.mark.parametrize("together", [run, run_admitted_one_a_tick])
+def test_fast_images_among_others_differ_by_rounding_only(tiny_family, together):
+    recipes = mixed_recipes(tiny_recipe)
+    assert_close(together(tiny_family, recipes), run_each_alone(tiny_family, recipes))
+
+
+@pytest.mark.parametrize("together", [run, run_admitted_one_a_tick])
+def test_exact_images_among_others_are_bit_equal(tiny_family, together):
+    recipes = mixed_recipes(tiny_recipe)
+    assert_equal(together(tiny_family, recipes, exact=True), run_each_alone(tiny_family, recipes, exact=True))
+
+
+def test_fast_images_between_exact_ones_change_no_bit(tiny_family):
+    recipes = mixed_recipes(tiny_recipe)
+    denoiser = Denoiser(tiny_family)
+    trajectories = {key: denoiser.admit(key, recipe, owner=str(key), exact=key % 2 == 0) for key, recipe in recipes.items()}
+    finish(denoiser, trajectories)
+    exact = {key: recipe for key, recipe in recipes.items() if key % 2 == 0}
+    assert_equal({key: trajectories[key].latents for key in exact}, run_each_alone(tiny_family, exact, exact=True))
+
+
+def test_embedded_model_among_others(starter_family, catalog):
+    recipes = mixed_recipes(catalog.default.recipe)
+    alone = {key: recipes[key] for key in (0, 1, 5)}
+    fast, exact = run(starter_family, recipes), run(starter_family, recipes, exact=True)
+    assert_close({key: fast[key] for key in alone}, run_each_alone(starter_family, alone))
+    assert_equal({key: exact[key] for key in alone}, run_each_alone(starter_family, alone, exact=True))
+
+
+def test_an_unguided_image_costs_one_row_and_a_guided_one_two(tiny_family):
+    for scale, rows in ((1, 1), (1.1, 2)):
+        denoiser = Denoiser(tiny_family)
+        finish(denoiser, {"it": denoiser.admit("it", tiny_recipe(guidance_scale=scale, scheduler="Euler", steps=3))})
+        assert (denoiser.calls, denoiser.rows_run) == (3, 3 * rows)
+
+
+def test_images_of_different_step_counts_share_calls(tiny_family):
+    denoiser = Denoiser(tiny_family, max_rows=16)
+    trajectories = {steps: denoiser.admit(steps, tiny_recipe(seed=steps, scheduler="Euler", steps=steps)) for steps in (2, 5, 3, 7)}
+    finish(denoiser, trajectories)
+    assert denoiser.calls == 7
+    assert denoiser.rows_run == 2 * (2 + 5 + 3 + 7)
+    assert [trajectories[steps].bucket for steps in (2, 3, 5, 7)] == [8] * 4
+
+
+def test_a_call_is_never_wider_than_max_rows(tiny_family):
+    denoiser = Denoiser(tiny_family, max_rows=5)
+    trajectories = {seed: denoiser.admit(seed, tiny_recipe(seed=seed, scheduler="Euler", steps=2)) for seed in range(4)}
+    finish(denoiser, trajectories)
+    assert {one.bucket for one in trajectories.values()} == {4}
+    assert (denoiser.calls, denoiser.rows_run) == (4, 16)
+
+
+def test_exact_calls_are_always_of_the_fixed_width(tiny_family):
+    denoiser = Denoiser(tiny_family, exact_rows=8)
+    finish(denoiser, {"it": denoiser.admit("it", tiny_recipe(scheduler="Euler", steps=3), exact=True)})
+    assert (denoiser.calls, denoiser.rows_run) == (3, 24)
+
+
+def test_padding_changes_nothing_but_rounding(tiny_family):
+    recipes = {key: recipe for key, recipe in mixed_recipes(tiny_recipe).items() if key < 3}
+    denoiser = Denoiser(tiny_family, padded=True)
+    padded = finish(denoiser, {key: denoiser.admit(key, recipe) for key, recipe in recipes.items()})
+    assert_close(padded, run_each_alone(tiny_family, recipes))

@@ -1,0 +1,538 @@
+"""Worker: what it promises of every cell, whatever is stopped, fails, or is loaded meanwhile."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import threading
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from unittest import mock
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from engine.device import TokenCount
+from engine.engine import Engine
+from engine.errors import EngineError, InvalidRequest, ModelUnavailable, NotSaved, SpoiltPicture
+from engine.events import TERMINAL, Cancelled, Event, Failed, Finished, Notice, Preview, Queued
+from engine.job import Job, Watcher
+from engine.metadata import read_picture
+from engine.plan import Cell, Plan, plan_images
+from tests.fake_device import SAFETY, FakeDevice, fake_engine
+
+
+@contextmanager
+def running(folder: Path, device: FakeDevice, **options):
+    with fake_engine(folder, device=device, **options) as engine:
+        try:
+            yield engine
+        finally:
+            device.let_go()
+
+
+@pytest.fixture
+def device():
+    return FakeDevice()
+
+
+@pytest.fixture
+def engine(tmp_path, device):
+    with running(tmp_path, device) as engine:
+        yield engine
+
+
+def plan_of(engine: Engine, count: int = 1, model: str = "starter", **changes) -> Plan:
+    recipe = engine.catalog.find(model).recipe(**{"prompt": "an owl", "seed": 100, "steps": 4, **changes})
+    return plan_images(recipe, engine.catalog, engine.limits, count=count)
+
+
+def wait_for(job: Job, reached) -> Event:
+    """The first event that `reached` is true of."""
+    watcher = job.watch()
+    while True:
+        events = watcher.take(timeout=SAFETY)
+        assert events, "nothing came"
+        for event in events:
+            if reached(event):
+                return event
+
+
+def at_step(step: int, cell: int = 0):
+    return lambda event: isinstance(event, Preview) and event.cell == cell and event.step >= step
+
+
+def ends(job: Job, seconds: float = SAFETY) -> dict[int, Event]:
+    """The end of each cell; what has come after `seconds` if that is less than all."""
+    watcher, found = job.watch(), {}
+    while not watcher.ended:
+        events = watcher.take(timeout=seconds)
+        if not events and not watcher.ended:
+            break
+        found.update({event.cell: event for event in events if isinstance(event, TERMINAL)})
+    return found
+
+
+def kinds(job: Job) -> list[str]:
+    return [type(end).__name__ for _, end in sorted(ends(job).items())]
+
+
+def files(engine: Engine) -> list[Path]:
+    return [file for file in engine.outputs.rglob("*") if file.is_file()]
+
+
+def provenance(file: Path) -> dict:
+    with Image.open(file) as image:
+        return json.loads(image.text["darkroom"])["provenance"]
+
+
+# The grammar of events.
+
+
+class Recorder(Watcher):
+    """A mailbox that keeps all that was put into it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.all: list[Event] = []
+
+    def put(self, event: Event) -> None:
+        self.all.append(event)
+        super().put(event)
+
+
+TROUBLE = st.sampled_from(["", "", "", "step", "picture", "black"])
+CELLS = st.lists(st.tuples(st.integers(1, 4), TROUBLE), min_size=1, max_size=5)
+STOPS = st.lists(st.tuples(st.integers(0, 5), st.none() | st.sets(st.integers(0, 4), max_size=3), st.booleans()), max_size=3)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(cells=CELLS, stops=STOPS, images_a_tick=st.integers(1, 4), tick_fails=st.sampled_from([None, None, None, 2]))
+def test_every_cell_ends_exactly_once(cells, stops, images_a_tick, tick_fails):
+    device = FakeDevice(images_a_tick=images_a_tick)
+    for seed, (steps, trouble) in enumerate(cells):
+        if trouble == "step":
+            device.step_errors[seed] = (steps, RuntimeError("boom"))
+        elif trouble == "picture":
+            device.picture_errors[seed] = SpoiltPicture("spoilt")
+        elif trouble == "black":
+            device.black.add(seed)
+    device.hold()
+    with tempfile.TemporaryDirectory() as folder, mock.patch("engine.job.Watcher", Recorder), running(Path(folder), device) as engine:
+        plan = Plan(tuple(Cell(i, plan_of(engine, seed=i, steps=steps).cells[0].recipe) for i, (steps, _) in enumerate(cells)))
+        job = engine.submit(plan)
+        watcher = job.watch()
+        for tick in range(6):
+            for at, which, finish_current in stops:
+                if at == tick:
+                    engine.stop(job, which, finish_current=finish_current)
+            if tick == tick_fails:
+                device.tick_error = RuntimeError("the device fell over")
+            device.let()
+        device.let_go()
+        assert ends(job).keys() == set(range(len(cells)))
+    check_grammar(watcher.all, len(cells))
+
+
+def check_grammar(events: list[Event], cells: int) -> None:
+    assert isinstance(events[-1], TERMINAL)
+    for cell in range(cells):
+        mine = [event for event in events if not isinstance(event, Notice) and event.cell == cell]
+        first = 1 if isinstance(mine[0], Queued) else 0
+        previews = mine[first:-1]
+        assert isinstance(mine[-1], TERMINAL)
+        assert all(isinstance(event, Preview) for event in previews)
+        assert all(one.step < next_one.step for one, next_one in pairwise(previews))
+
+
+def test_an_image_tells_of_each_step(engine, device):
+    with mock.patch("engine.job.Watcher", Recorder):
+        device.may_load.clear()
+        watcher = (job := engine.submit(plan_of(engine, steps=3))).watch()
+        device.may_load.set()
+        ends(job)
+    told = [event for event in watcher.all if not isinstance(event, Notice)]
+    assert [type(event).__name__ for event in told] == ["Queued", "Preview", "Preview", "Preview", "Finished"]
+    assert [(event.step, event.total) for event in told[1:4]] == [(1, 3), (2, 3), (3, 3)]
+    assert told[4].made.image.size == (64, 64)
+
+
+def test_a_queue_says_how_many_come_before(engine, device):
+    device.may_load.clear()
+    jobs = [engine.submit(plan_of(engine, 2)) for _ in range(2)]
+    assert wait_for(jobs[1], lambda event: isinstance(event, Queued) and event.cell == 1).ahead == 3
+
+
+# Files.
+
+
+def test_finished_pictures_are_on_disk_whole(engine):
+    job = engine.submit(plan_of(engine, 3))
+    mades = [end.made for end in ends(job).values()]
+    assert sorted(made.path for made in mades) == sorted(files(engine))
+    for made in mades:
+        assert read_picture(made.path).settings == dict(made.recipe)
+        with Image.open(made.path) as image:
+            assert image.tobytes() == made.image.tobytes()
+        assert not made.provenance.unfinished
+
+
+def test_a_picture_that_cannot_be_saved_is_not_lost(engine, monkeypatch):
+    def write_picture(*args):
+        raise NotSaved("The disk is full.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("engine.worker.write_picture", write_picture)
+        job = engine.submit(plan_of(engine))
+        [end] = ends(job).values()
+    assert isinstance(end, Finished)
+    assert (end.made.path, end.made.unsaved, end.made.image.size) == (None, "The disk is full.", (64, 64))
+    assert [event for event in job.events() if isinstance(event, Notice)] == [Notice("The disk is full.", cell=0)]
+    assert kinds(engine.submit(plan_of(engine))) == ["Finished"]
+    assert len(files(engine)) == 1
+
+
+# Stopping.
+
+
+def test_stop_ends_a_run_within_one_tick_and_keeps_what_it_had_become(engine, device):
+    device.hold()
+    job = engine.submit(plan_of(engine, 2, steps=9))
+    device.let(3)
+    wait_for(job, at_step(3, cell=1))
+    engine.stop(job)
+    device.let()
+    for index, end in ends(job).items():
+        assert isinstance(end, Cancelled)
+        assert end.step in {3, 4}
+        assert end.total == 9
+        assert end.made.provenance.unfinished
+        assert f"-seed-{100 + index}-unfinished-{end.step}-of-9" in end.made.path.name
+        assert read_picture(end.made.path).settings == dict(job.plan.cells[index].recipe)
+        assert (provenance(end.made.path)["step"], provenance(end.made.path)["total"]) == (end.step, 9)
+    assert len(files(engine)) == 2
+
+
+def test_stop_before_it_began(engine, device):
+    device.may_load.clear()
+    job = engine.submit(plan_of(engine, 2))
+    engine.stop(job)
+    assert ends(job) == {0: Cancelled(0, 0, 0), 1: Cancelled(1, 0, 0)}
+    device.may_load.set()
+    assert kinds(engine.submit(plan_of(engine))) == ["Finished"]
+    assert len(files(engine)) == 1
+
+
+def test_stop_twice(engine, device):
+    device.hold()
+    job = engine.submit(plan_of(engine))
+    engine.stop(job)
+    engine.stop(job)
+    device.let()
+    assert kinds(job) == ["Cancelled"]
+
+
+def test_stop_after_the_end_changes_nothing(engine):
+    job = engine.submit(plan_of(engine))
+    before = ends(job)
+    engine.stop(job)
+    assert kinds(engine.submit(plan_of(engine))) == ["Finished"]
+    assert ends(job) == before
+    assert len(files(engine)) == 2
+
+
+def test_stop_one_cell(engine, device):
+    device.hold()
+    job = engine.submit(plan_of(engine, 3))
+    engine.stop(job, {1})
+    device.let_go()
+    assert kinds(job) == ["Finished", "Cancelled", "Finished"]
+
+
+def test_stop_one_job_of_two(engine, device):
+    device.hold()
+    jobs = [engine.submit(plan_of(engine, 2), owner=owner) for owner in "AB"]
+    engine.stop(jobs[0])
+    device.let_go()
+    assert [kinds(job) for job in jobs] == [["Cancelled"] * 2, ["Finished"] * 2]
+
+
+@pytest.mark.parametrize("images_a_tick", [1, 8])
+def test_finish_current_finishes_the_one_that_has_come_furthest(engine, device, images_a_tick):
+    device.images_a_tick = images_a_tick
+    device.hold()
+    job = engine.submit(plan_of(engine, 3, steps=6))
+    device.let(2)
+    wait_for(job, at_step(2))
+    engine.stop(job, finish_current=True)
+    device.let_go()
+    assert kinds(job) == ["Finished", "Cancelled", "Cancelled"]
+
+
+def test_a_second_stop_ends_the_current_one_too(engine, device):
+    device.hold()
+    job = engine.submit(plan_of(engine, 2, steps=6))
+    device.let(1)
+    wait_for(job, at_step(1))
+    engine.stop(job, finish_current=True)
+    engine.stop(job)
+    device.let_go()
+    assert kinds(job) == ["Cancelled"] * 2
+
+
+def test_a_stopped_image_that_cannot_be_shown_is_still_stopped(engine, device):
+    device.picture_errors[100] = SpoiltPicture("spoilt")
+    device.hold()
+    job = engine.submit(plan_of(engine))
+    device.let()
+    wait_for(job, at_step(1))
+    engine.stop(job)
+    device.let()
+    [end] = ends(job).values()
+    assert (type(end), end.made) == (Cancelled, None)
+    assert files(engine) == []
+
+
+# Failing.
+
+
+def test_a_failing_image_does_not_end_the_others(engine, device):
+    device.step_errors[101] = (2, RuntimeError("boom"))
+    job = engine.submit(plan_of(engine, 3))
+    assert kinds(job) == ["Finished", "Failed", "Finished"]
+    failed = ends(job)[1]
+    assert failed.message == "This picture failed inside Darkroom; the log has the details. The others go on."
+    assert "RuntimeError: boom" in failed.detail
+    assert len(files(engine)) == 2
+
+
+def test_a_failure_with_a_sentence_is_told_in_it(engine, device):
+    device.step_errors[100] = (1, InvalidRequest("Try something else."))
+    assert ends(engine.submit(plan_of(engine))) == {0: Failed(0, "Try something else.")}
+
+
+def test_black_pictures_fail_and_leave_no_file(engine, device):
+    device.black = {100}
+    job = engine.submit(plan_of(engine, 2))
+    assert kinds(job) == ["Failed", "Finished"]
+    assert "all black" in ends(job)[0].message
+    assert len(files(engine)) == 1
+
+
+def test_an_image_that_cannot_be_begun_does_not_end_the_others(engine, device, monkeypatch):
+    original = device.admit
+
+    def admit(key, recipe, **options):
+        if recipe.seed == 100:
+            raise InvalidRequest("It cannot be.")
+        if recipe.seed == 101:
+            raise ZeroDivisionError
+        return original(key, recipe, **options)
+
+    monkeypatch.setattr(device, "admit", admit)
+    job = engine.submit(plan_of(engine, 3))
+    assert kinds(job) == ["Failed", "Failed", "Finished"]
+    assert ends(job)[0].message == "It cannot be."
+    assert "ZeroDivisionError" in ends(job)[1].detail
+
+
+def test_a_failing_preview_is_no_failure(engine, device, monkeypatch):
+    monkeypatch.setattr(device, "preview", mock.Mock(side_effect=RuntimeError("no picture")))
+    assert kinds(engine.submit(plan_of(engine))) == ["Finished"]
+
+
+def test_a_failing_device_ends_what_is_under_way_and_goes_on(engine, device):
+    device.tick_error = RuntimeError("the device fell over")
+    job = engine.submit(plan_of(engine, 2))
+    assert kinds(job) == ["Failed"] * 2
+    assert "the device fell over" in ends(job)[0].detail
+    assert kinds(engine.submit(plan_of(engine))) == ["Finished"]
+
+
+# Devices and models.
+
+
+def open_after(failures: list[Exception], device: FakeDevice):
+    def open_device() -> FakeDevice:
+        if failures:
+            raise failures.pop()
+        return device
+
+    return open_device
+
+
+@pytest.mark.parametrize("error", [ModelUnavailable("There is no usable device."), ImportError("no torch")])
+def test_a_device_that_cannot_be_opened_is_tried_again(tmp_path, catalog, device, error):
+    with Engine(catalog, open_after([error], device), tmp_path) as engine:
+        [failed] = ends(engine.submit(plan_of(engine))).values()
+        assert str(error) in failed.message
+        assert kinds(engine.submit(plan_of(engine))) == ["Finished"]
+
+
+def test_warming_an_unknown_model_harms_nobody(engine):
+    with pytest.raises(InvalidRequest, match="There is no model “nothing like it” here"):
+        engine.warm("nothing like it")
+    assert kinds(engine.submit(plan_of(engine))) == ["Finished"]
+
+
+def test_warming_loads_once(engine, device):
+    engine.warm()
+    engine.warm()
+    assert kinds(engine.submit(plan_of(engine))) == ["Finished"]
+    engine.warm()
+    assert kinds(engine.submit(plan_of(engine))) == ["Finished"]
+    assert device.calls("load") == [("starter",)]
+
+
+def test_loading_is_reported_to_those_who_wait(engine, device):
+    device.may_load.clear()
+    job = engine.submit(plan_of(engine))
+    notice = wait_for(job, lambda event: isinstance(event, Notice))
+    assert notice == Notice(f"Loading {engine.catalog.default.title} ...", progress=-1.0)
+    watcher = job.watch()
+    device.may_load.set()
+    ends(job)
+    assert 0.5 in [event.progress for event in watcher.take() if isinstance(event, Notice)]
+
+
+def test_images_of_the_old_model_finish_before_the_new_one_is_installed(engine, device):
+    device.hold()
+    old = engine.submit(plan_of(engine, 2, steps=3))
+    wait_for(old, lambda event: isinstance(event, Queued))
+    device.let()
+    wait_for(old, at_step(1))
+    new = engine.submit(plan_of(engine, model="sd15", width=64, height=64))
+    device.let_go()
+    assert [kinds(old), kinds(new)] == [["Finished"] * 2, ["Finished"]]
+    order = [call[:2] for call in device.history if call[0] in {"install", "picture"}]
+    first, second = ((old.id, cell) for cell in (0, 1))
+    assert order == [
+        ("install", "starter"), ("picture", first), ("picture", second), ("install", "sd15"), ("picture", (new.id, 0)),
+    ]  # fmt: skip
+
+
+def test_the_old_model_stays_while_the_new_one_is_loaded(engine, device):
+    old = engine.submit(plan_of(engine))
+    assert kinds(old) == ["Finished"]
+    device.may_load.clear()
+    new = engine.submit(plan_of(engine, model="sd15", width=64, height=64))
+    wait_for(new, lambda event: isinstance(event, Notice))
+    assert engine.count_tokens("starter", "an owl") == TokenCount(2, 75)
+    assert engine.count_tokens("sd15", "an owl") is None
+    assert engine.frame(old, 0, 2).size == (8, 8)
+    device.may_load.set()
+    assert kinds(new) == ["Finished"]
+    assert engine.count_tokens("starter", "an owl") is None
+    assert engine.count_tokens("sd15", "an owl") == TokenCount(2, 75)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (ModelUnavailable("It is not here."), "It is not here."),
+        (ValueError("bad weights"), "Stable Diffusion 1.5 (512 px, downloads about 2.1 GB once) could not be loaded: bad weights"),
+    ],
+)
+def test_a_failing_load_is_told_and_the_old_model_still_works(engine, device, error, message):
+    assert kinds(engine.submit(plan_of(engine))) == ["Finished"]
+    device.load_errors["sd15"] = error
+    device.may_load.clear()
+    new = engine.submit(plan_of(engine, 2, model="sd15", width=64, height=64))
+    behind = engine.submit(plan_of(engine))
+    device.may_load.set()
+    assert ends(new) == {cell: Failed(cell, message) for cell in (0, 1)}
+    assert kinds(behind) == ["Finished"]
+    assert device.calls("load") == [("starter",), ("sd15",)]
+
+
+def test_images_of_the_resident_model_do_not_wait_behind_a_download(engine, device):
+    assert kinds(engine.submit(plan_of(engine))) == ["Finished"]
+    device.may_load.clear()
+    far = engine.submit(plan_of(engine, model="sd15", width=64, height=64))
+    wait_for(far, lambda event: isinstance(event, Notice))
+    assert kinds(engine.submit(plan_of(engine))) == ["Finished"]
+    assert not far.done
+    device.may_load.set()
+    assert kinds(far) == ["Finished"]
+
+
+def test_a_ready_model_gets_its_turn_whatever_comes_for_the_old_one(engine, device):
+    device.images_a_tick = 1
+    device.hold()
+    old = engine.submit(plan_of(engine, steps=9))
+    device.let()
+    wait_for(old, at_step(1))
+    far = engine.submit(plan_of(engine, model="sd15", width=64, height=64))
+    device.let()  # the worker reads its inbox between two ticks
+    wait_for(far, lambda event: isinstance(event, Notice) and event.progress == 0.5)
+    device.let_go()
+    later = [engine.submit(plan_of(engine)) for _ in range(3)]
+    assert kinds(far) == ["Finished"]
+    assert [kinds(job) for job in (old, *later)] == [["Finished"]] * 4
+
+
+def test_one_plan_may_ask_for_two_models(engine):
+    recipes = [plan_of(engine, model=model, width=64, height=64).cells[0].recipe for model in ("starter", "sd15", "starter")]
+    assert kinds(engine.submit(Plan(tuple(Cell(i, recipe) for i, recipe in enumerate(recipes))))) == ["Finished"] * 3
+
+
+# Words.
+
+
+def notices(job: Job) -> list[str]:
+    return [event.text for event in job.events() if isinstance(event, Notice) and event.progress is None]
+
+
+def test_an_empty_prompt_is_mentioned_once_a_job(engine):
+    job = engine.submit(plan_of(engine, 3, prompt="  "))
+    ends(job)
+    assert notices(job) == ["The prompt is empty, so the model draws whatever it likes."]
+
+
+def test_cut_words_are_named_once_a_job(engine, device):
+    device.token_limit = 2
+    job = engine.submit(plan_of(engine, 3, prompt="an owl in a tree", negative_prompt="not a very good one"))
+    ends(job)
+    assert notices(job) == [
+        "The model reads 2 tokens of the prompt; these words were cut: “in a tree”.",
+        "The model reads 2 tokens of the negative prompt; these words were cut: “very good one”.",
+    ]
+
+
+# The end.
+
+
+def test_close_while_running_ends_all_jobs(tmp_path, device):
+    engine = fake_engine(tmp_path, device=device)
+    device.hold()
+    running_job = engine.submit(plan_of(engine, 2, steps=150))
+    device.let()
+    wait_for(running_job, at_step(1))
+    waiting = engine.submit(plan_of(engine, model="sd15", width=64, height=64))
+    closing = threading.Thread(target=engine.close)
+    closing.start()
+    while closing.is_alive():
+        device.let()
+        closing.join(0.01)
+    assert kinds(running_job) == ["Cancelled"] * 2
+    assert kinds(waiting) == ["Cancelled"]
+    assert len(files(engine)) == 2
+
+
+def test_close_twice_and_unused(tmp_path, device):
+    engine = fake_engine(tmp_path, device=device)
+    engine.close()
+    engine.close()
+    assert device.history == []
+
+
+def test_a_closed_engine_takes_no_more_work(tmp_path, device):
+    engine = fake_engine(tmp_path, device=device)
+    engine.close()
+    with pytest.raises(EngineError, match="is closing"):
+        engine.submit(plan_of(engine))
+    with pytest.raises(EngineError, match="is closing"):
+        engine.warm()
