@@ -13,7 +13,10 @@ from tests.e2e.conftest import answers, free_port, open_page, wait_until
 from tests.setup_browser import find_browser
 
 PICTURES = Path(__file__).resolve().parent / "pictures"
-PROMPTS = ("a rainbow, noto style", "a rocket, fluent style", "a cactus, fluent style", "hamburger on a yellow background", "a sunflower, noto style")
+PROMPTS = (
+    "a rainbow, noto style", "a rocket, fluent style", "a cactus, fluent style", "hamburger on a yellow background",
+    "a sunflower, noto style",
+)  # fmt: skip
 WIDTHS = {"": (1440, 900), "-phone": (390, 844)}
 
 
@@ -26,7 +29,7 @@ def main() -> int:
     PICTURES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as data_dir:
         port = free_port()
-        server = subprocess.Popen([sys.executable, "app.py", "--port", str(port), "--data-dir", data_dir], stdout=subprocess.PIPE, text=True)
+        server = subprocess.Popen([sys.executable, "app.py", "--port", str(port), "--data-dir", data_dir], stdout=subprocess.DEVNULL)
         try:
             wait_until(lambda: answers(f"http://127.0.0.1:{port}/"), "the page did not open")
             with sync_playwright() as playwright:

@@ -52,4 +52,5 @@ def page_assets() -> dict[str, object]:
     """What gradio 6 wants handed to `launch` instead of to Blocks."""
     script = (HERE / "darkroom.js").read_text(encoding="utf-8")
     head = f'<meta name="color-scheme" content="dark light"><meta name="referrer" content="no-referrer"><script>{script}</script>'
-    return {"theme": make_theme(), "css": (HERE / "darkroom.css").read_text(encoding="utf-8"), "head": head}
+    css = (HERE / "darkroom.css").read_text(encoding="utf-8")
+    return {"theme": make_theme(), "css": css, "head": head, "favicon_path": HERE / "favicon.svg"}

@@ -138,7 +138,7 @@ def _reduce_cell(cell: CellView, event: Event) -> CellView:
 def picture_src(made: Made) -> str:
     """Where a browser finds a picture: its file, whose metadata survives a "save as"; or inline when it is not saved."""
     if made.path is not None:
-        return "/gradio_api/file=" + quote(str(made.path))
+        return "gradio_api/file=" + quote(str(made.path))  # relative: the page may be served below a path
     return _data_uri(metadata.png_bytes(made.image, made.recipe, made.provenance), "png")
 
 

@@ -9,10 +9,11 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Page, sync_playwright
 
 from tests.conftest import ROOT
 from tests.setup_browser import find_browser
@@ -26,8 +27,6 @@ def browser() -> Iterator:
     executable = find_browser()
     if executable is None:
         pytest.skip("no Chromium or Chrome is installed here, and none could be had")
-    from playwright.sync_api import sync_playwright
-
     with sync_playwright() as playwright:
         # no-sandbox: Chromium refuses its sandbox to root, which CI often is; disable-dev-shm-usage: containers have 64 MB there.
         flags = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
@@ -59,25 +58,40 @@ def address(data_dir) -> Iterator[str]:
 
 
 @pytest.fixture
-def page(browser, address) -> Iterator:
-    """The page, open and ready at 1440 x 900; it must have asked nobody else and logged no error when the test ends."""
-    context = browser.new_context(viewport={"width": 1440, "height": 900})
-    opened = context.new_page()
-    foreign, errors = [], []
-    opened.on("request", lambda request: None if request.url.startswith((address, "data:", "blob:")) else foreign.append(request.url))
-    opened.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-    opened.on("pageerror", lambda error: errors.append(str(error)))
-    open_page(opened, address)
-    yield opened
-    context.close()
+def page(visit) -> Page:
+    """The page, open and ready at 1440 x 900."""
+    return visit()
+
+
+@pytest.fixture
+def visit(browser, address) -> Iterator[Callable[[], Page]]:
+    """Opens the page for one more visitor; none may have asked another machine or logged an error when the test ends."""
+    contexts, foreign, errors = [], [], []
+
+    def enter() -> Page:
+        contexts.append(browser.new_context(viewport={"width": 1440, "height": 900}))
+        opened = contexts[-1].new_page()
+        opened.on("request", lambda request: None if request.url.startswith((address, "data:", "blob:")) else foreign.append(request.url))
+        opened.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        opened.on("pageerror", lambda error: errors.append(str(error)))
+        open_page(opened, address)
+        return opened
+
+    yield enter
+    for context in contexts:
+        context.close()
     assert foreign == []
     assert errors == []
 
 
-def open_page(page, address: str) -> None:
+def open_page(page: Page, address: str) -> None:
     page.goto(address)
+    wait_until_ready(page)
+
+
+def wait_until_ready(page: Page) -> None:
     page.wait_for_selector("#generate")
-    page.wait_for_selector("body.dark")
+    page.wait_for_selector("#size-hint", state="attached")
     # gradio binds its events a moment after it draws; the size hint is filled by the page's own load event.
     page.wait_for_function("document.querySelector('#size-hint').innerText.includes('Trained at')", timeout=60_000)
 

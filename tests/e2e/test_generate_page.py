@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from engine import metadata
+from tests.e2e.conftest import wait_until_ready
 
 pytestmark = pytest.mark.browser
 
@@ -86,6 +87,19 @@ def test_a_prompt_becomes_a_picture_step_by_step(page, data_dir):
     assert "Steps: 40" in page.input_value("#settings-text textarea")
 
 
+def test_the_downloaded_file_carries_its_settings(page, tmp_path):
+    prompt(page, "a peach, noto style")
+    set_number(page, "steps", 3)
+    run(page)
+    page.wait_for_selector("#download:not([disabled])")
+    with page.expect_download() as download:
+        page.click("#download")
+    download.value.save_as(tmp_path / "picture.png")
+    found = metadata.read_picture(tmp_path / "picture.png")
+    assert found.source == "Darkroom"
+    assert found.settings["prompt"] == "a peach, noto style"
+
+
 def test_stop_keeps_what_there_is(page):
     prompt(page, "a rocket, fluent style")
     set_number(page, "steps", 150)
@@ -110,7 +124,7 @@ def test_a_dropped_picture_fills_in_its_settings(page, data_dir):
     seed = page.input_value("#seed input")
     content = shown_file(page, data_dir).read_bytes()
     page.reload()
-    page.wait_for_function("document.querySelector('#size-hint').innerText.includes('Trained at')")
+    wait_until_ready(page)
     assert page.input_value("#prompt textarea") == ""
     drop(page, "cactus.png", content)
     page.wait_for_function("document.querySelector('#prompt textarea').value === 'a cactus, fluent style'", timeout=30_000)
@@ -177,6 +191,19 @@ def test_pictures_are_found_again_after_a_reload(page):
     before = page.locator(".thumb").count()
     page.reload()
     page.wait_for_function(f"document.querySelectorAll('.thumb').length === {before}", timeout=30_000)
+
+
+def test_two_visitors_draw_at_the_same_time_and_see_only_their_own(visit):
+    first, second = visit(), visit()
+    for visitor, text in ((first, "a lemon, noto style"), (second, "a crab, fluent style")):
+        prompt(visitor, text)
+        set_number(visitor, "steps", 40)
+    for visitor in (first, second):
+        visitor.keyboard.press("Control+Enter")
+    for visitor, text in ((first, "a lemon, noto style"), (second, "a crab, fluent style")):
+        visitor.wait_for_selector(".stage.done", timeout=DONE)
+        visitor.wait_for_selector(".thumb")
+        assert [thumb.get_attribute("title").split(", seed")[0] for thumb in visitor.locator(".thumb").all()] == [text]
 
 
 def test_dark_by_default_and_light_on_demand(page):
