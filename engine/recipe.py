@@ -116,23 +116,29 @@ def bounds(field: str) -> tuple[float, float]:
     return rules["Ge"].ge, rules["Le"].le
 
 
+def label(field: str) -> str:
+    """A field of Recipe as the page spells it, at the start of a sentence."""
+    title = Recipe.model_fields[field].title or field
+    return title[0].upper() + title[1:]
+
+
 def _sentence(item: Any) -> str:
     """One of pydantic's errors as a sentence about the field's label."""
     field = str(item["loc"][0]) if item["loc"] else "prompt"
     known = Recipe.model_fields.get(field)
     if known is None:
         return f"“{field}” is not a setting of a picture."
-    label, given, kind = known.title.capitalize() if known.title != "CFG scale" else known.title, item["input"], item["type"]
+    name, given, kind = label(field), item["input"], item["type"]
     if kind == "string_too_long":
-        return f"{label} has {len(given):,} characters; at most {item['ctx']['max_length']:,} are accepted."
+        return f"{name} has {len(given):,} characters; at most {item['ctx']['max_length']:,} are accepted."
     if kind == "value_error":
         message = str(item["ctx"]["error"])
-        return message if field == "scheduler" else f"{label} {message}" + ("." if field == "prompt" else f" (it was {_shown(given)}).")
+        return message if field == "scheduler" else f"{name} {message}" + ("." if field == "prompt" else f" (it was {_shown(given)}).")
     if kind in {"greater_than_equal", "less_than_equal"} or kind.startswith(("int", "float", "finite")):
         low, high = bounds(field)
         whole = "a whole number" if known.annotation is int else "a number"
-        return f"{label} must be {whole} from {low:,} to {high:,}; it was {_shown(given)}."
-    return f"{label}: {item['msg']}."
+        return f"{name} must be {whole} from {low:,} to {high:,}; it was {_shown(given)}."
+    return f"{name}: {item['msg']}."
 
 
 def _shown(value: Any) -> str:

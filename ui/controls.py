@@ -13,8 +13,9 @@ from engine.catalog import Catalog, Limits, ModelSpec
 from engine.errors import InvalidRequest
 from engine.plan import random_seed
 from engine.previewing import METHODS, PreviewOptions
-from engine.recipe import SIZE_MULTIPLE, Recipe, Style, bounds, join_words, make_recipe
+from engine.recipe import SIZE_MULTIPLE, Recipe, Style, bounds, join_words, label, make_recipe
 from engine.schedulers import SCHEDULERS, available_schedulers
+from ui.template import literal
 
 NO_STYLE = "None"
 RANDOM, KEEP = "Random", "Keep"
@@ -136,7 +137,7 @@ class Controls:
             given["seed"] = random_seed()
         for name in ("seed", "width", "height", "steps", "guidance_scale"):
             if given[name] is None:
-                raise InvalidRequest(f"{Recipe.model_fields[name].title.capitalize()} is empty: give a number.")
+                raise InvalidRequest(f"{label(name)} is empty: give a number.")
         given["style"] = self._style(given["style"])
         return Request(make_recipe(**given), _whole(count, "Number of images"), exact, previews)
 
@@ -177,7 +178,7 @@ def hint(elem_id: str, advice: Advice = ("", "")) -> gr.HTML:
 
 
 def hint_value(advice: Advice) -> dict[str, str]:
-    return {"text": advice[0], "kind": advice[1]}
+    return literal({"text": advice[0], "kind": advice[1]})
 
 
 def guidance_advice(spec: ModelSpec, scale: float | None) -> Advice:
@@ -228,6 +229,6 @@ def with_ready_words(negative: str, words: str) -> str:
 
 
 def _whole(value: Any, label: str) -> int:
-    if not isinstance(value, (int, float)) or value != value or int(value) != value:
+    if not isinstance(value, (int, float)) or not math.isfinite(value) or int(value) != value:
         raise InvalidRequest(f"{label} must be a whole number; it was {value}.")
     return int(value)

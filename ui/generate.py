@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import tempfile
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -204,12 +205,13 @@ class GenerateTab:
         try:
             found = metadata.read_picture(Path(path))
         except UnreadablePicture as error:
-            gr.Warning(str(error), title="Nothing loaded")
+            gr.Warning(html.escape(str(error)), title="Nothing loaded")
             return unchanged
         notes = list(found.notes)
         if found.settings.get("model") not in {spec.name for spec in self.engine.catalog}:
             notes.append(f"It was made with the model “{found.settings.get('model', 'unknown')}”, which is not here.")
-        gr.Info(" ".join([f"Settings of a picture made by {found.source} are loaded.", *notes]), title="Settings loaded")
+        told = " ".join([f"Settings of a picture made by {found.source} are loaded.", *notes])
+        gr.Info(html.escape(told), title="Settings loaded")  # gradio takes the message for HTML
         return self.controls.show(found.settings)
 
     def _count(self, model: str, text: str) -> dict[str, str]:
@@ -263,7 +265,7 @@ class GenerateTab:
         path = made.path or _unsaved_file(made)
         return {
             self.text: metadata.infotext(made.recipe, made.provenance), self.reuse: gr.Button(interactive=True),
-            self.download: gr.DownloadButton(value=str(path), interactive=True),
+            self.download: gr.DownloadButton(value=str(path) if path else None, interactive=path is not None),
         }  # fmt: skip
 
     def _made(self, visitor: str, pick: str) -> Made | None:
@@ -274,8 +276,12 @@ class GenerateTab:
         return stage.strip_value(self.engine.pictures(visitor))
 
 
-def _unsaved_file(made: Made) -> Path:
-    """A temporary file of a picture that could not be saved, so that it can still be downloaded."""
-    file = Path(tempfile.mkdtemp(prefix="darkroom-")) / f"seed-{made.recipe.seed}.png"
-    file.write_bytes(metadata.png_bytes(made.image, made.recipe, made.provenance))
+def _unsaved_file(made: Made) -> Path | None:
+    """A temporary file of a picture that could not be saved, so that it can still be downloaded; None where that
+    fails too, and the picture on the stage is all there is."""
+    try:
+        file = Path(tempfile.mkdtemp(prefix="darkroom-")) / f"seed-{made.recipe.seed}.png"
+        file.write_bytes(metadata.png_bytes(made.image, made.recipe, made.provenance))
+    except OSError:
+        return None
     return file

@@ -1,6 +1,6 @@
 """The picture, large, and the strip of this session's pictures: templates and the values that fill them.
 
-Every value goes through the template's {{ }}, which escapes it: prompts are strangers' text on a shared page.
+Every value goes through `literal` and the template's {{ }}: prompts are strangers' text on a shared page.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import gradio as gr
 
 from engine.catalog import ModelSpec
 from engine.events import Made
+from ui.template import literal
 from ui.view import CellView, JobView, picture_src
 
 Value = dict[str, Any]
@@ -78,7 +79,7 @@ def welcome(spec: ModelSpec) -> Value:
 
 def refused(message: str, kept: Value | None = None) -> Value:
     """A request that was wrong: nothing ran, and the picture that was there stays."""
-    return {**kept, "error": message} if kept else _value("failed", error=message)
+    return {**kept, "error": literal(message)} if kept else _value("failed", error=message)
 
 
 def working(view: JobView) -> Value:
@@ -108,7 +109,7 @@ def single(made: Made, pick: str) -> Value:
 
 def strip_value(pictures: Sequence[tuple[str, Made]]) -> list[Value]:
     """Thumbnails of (pick, picture), newest first."""
-    return [
+    thumbs = [
         {
             "pick": pick,
             "src": picture_src(made),
@@ -117,6 +118,7 @@ def strip_value(pictures: Sequence[tuple[str, Made]]) -> list[Value]:
         }
         for pick, made in pictures
     ]
+    return literal(thumbs)
 
 
 def _frame(job_id: str, cell: CellView, several: bool) -> Value:
@@ -140,6 +142,6 @@ def _value(state: str, **parts: Any) -> Value:
         "state": state, "title": "", "examples": [], "frames": [], "ratio": 1.0, "status": "", "notices": "",
         "percent": 0, "meter": "known", "error": "",
     }  # fmt: skip
-    value = {**empty, **parts}
+    value = literal({**empty, **parts})
     value["columns"] = math.ceil(math.sqrt(max(len(value["frames"]), 1)))
     return value

@@ -160,11 +160,10 @@ def _data_uri(content: bytes, kind: str) -> str:
 def _progress_line(cells: tuple[CellView, ...]) -> str:
     begun = [cell for cell in cells if cell.total]
     typical = begun[0].total
-    pace = Pace(
-        sum(cell.total if cell.state == "finished" else cell.step for cell in begun),
-        sum(cell.total for cell in begun) + typical * (len(cells) - len(begun)),
-        max(cell.elapsed for cell in begun),
-    )
+    dropped = {"stopped", "failed"}  # their missing steps will never be made
+    done = sum(cell.total if cell.state == "finished" else cell.step for cell in cells)
+    total = sum(cell.step if cell.state in dropped else cell.total or typical for cell in cells)
+    pace = Pace(done, total, max(cell.elapsed for cell in begun))
     if len(cells) == 1:
         where = f"step {cells[0].step} of {cells[0].total}"
     else:

@@ -21,7 +21,6 @@ from engine.plan import plan_images
 from engine.previewing import PreviewOptions
 from tests.tiny import SIZE
 
-
 DAMAGED = (
     "", "{", "[[1, 2, 3]]", "[[1, 2, 3], [4]]", "\x00\xff",
     '"text"', "null", "{}",

@@ -1,0 +1,630 @@
+"""The Generate tab's handlers over a device without a model, and the page over HTTP."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import httpx
+import pytest
+from PIL import Image, PngImagePlugin
+
+from engine.device import TokenCount
+from engine.engine import Engine
+from engine.errors import NotSaved, OutOfMemory
+from engine.job import Job
+from engine.local import PRESETS
+from engine.metadata import png_bytes, read_picture
+from tests.engine.test_worker import at_step, ends, files, running, wait_for
+from tests.fake_device import FakeDevice, fake_engine
+from tests.ui.test_controls import in_a_loop
+from ui.controls import KEEP, RANDOM
+from ui.generate import GenerateTab
+from ui.page import build_page
+
+ANN, BOB = "a" * 32, "b" * 32
+ASKED = {"prompt": "an owl", "seed_mode": KEEP, "seed": 100, "steps": 4}
+Update = dict[Any, Any]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def gradio_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """gradio copies what can be downloaded to a place of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("gradio")))
+        yield
+
+
+@pytest.fixture
+def device() -> FakeDevice:
+    return FakeDevice()
+
+
+@pytest.fixture
+def engine(tmp_path: Path, device: FakeDevice) -> Iterator[Engine]:
+    with running(tmp_path, device) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[gr.Blocks]:
+    """The page, built once: it holds nothing of a visitor."""
+    with fake_engine(tmp_path_factory.mktemp("built")) as engine:
+        yield in_a_loop(lambda: build_page(engine, PRESETS))
+
+
+@pytest.fixture
+def tab(built: gr.Blocks, engine: Engine) -> GenerateTab:
+    """The tab of the page, over this test's engine."""
+    tab = next(iter(built.fns.values())).fn.__self__
+    assert isinstance(tab, GenerateTab)
+    tab.engine = engine
+    return tab
+
+
+@pytest.fixture
+def press(built: gr.Blocks, tab: GenerateTab) -> Callable[..., Iterator[Update]]:
+    """Presses Generate as the page does: with what it has wired to the button."""
+    inputs = next(wired.inputs for wired in built.fns.values() if wired.fn == tab._generate)
+
+    def pressed(visitor: str = ANN, shown: str = "", **changed: Any) -> Iterator[Update]:
+        given = {tab.visitor: visitor, tab.shown: shown}
+        given |= {component: {**ASKED, **changed}.get(name, component.value) for name, component in tab.controls.fields.items()}
+        values = [given[component] for component in inputs]
+        return tab._generate(*("" if value is None else value for value in values))
+
+    return pressed
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """What pops up on the page."""
+    messages: list[tuple[str, str]] = []
+    monkeypatch.setattr(gr, "Warning", lambda message, **_: messages.append(("warning", message)))
+    monkeypatch.setattr(gr, "Info", lambda message, **_: messages.append(("info", message)))
+    return messages
+
+
+def merged(updates: list[Update]) -> Update:
+    """What the page shows after all of them."""
+    return {component: value for update in updates for component, value in update.items()}
+
+
+def is_idle(tab: GenerateTab, page: Update) -> bool:
+    return page[tab.generate].interactive and page[tab.generate].value == "Generate" and not page[tab.stop].interactive
+
+
+def is_busy(tab: GenerateTab, page: Update) -> bool:
+    return not page[tab.generate].interactive and page[tab.stop].interactive
+
+
+def click(pick: str) -> gr.EventData:
+    return gr.EventData(None, {"pick": pick})
+
+
+def newest(engine: Engine, visitor: str = ANN) -> Job:
+    return engine.jobs(visitor)[-1]
+
+
+def downloaded(tab: GenerateTab, page: Update) -> Path:
+    """The file that the download button hands out, gradio's copy of ours."""
+    assert page[tab.download].interactive
+    return Path(page[tab.download].value["path"])
+
+
+# A run.
+
+
+def test_the_buttons_change_before_any_work(tab, device, press):
+    device.hold()
+    first = next(press())
+    assert is_busy(tab, first)
+    assert first[tab.controls.fields["seed"]] == 100
+    assert first[tab.visitor] == ANN
+    assert device.calls("tick") == []
+
+
+def test_a_run_from_the_first_word_to_the_download(tab, engine, press):
+    updates = list(press())
+    page = merged(updates)
+    states = [update[tab.stage]["state"] for update in updates if tab.stage in update]
+    assert states[0] == "running"
+    assert states[-1] == "done"
+    assert set(states) == {"running", "done"}
+    assert is_idle(tab, page)
+    [(pick, made)] = engine.pictures(ANN)
+    assert page[tab.shown] == pick
+    assert page[tab.text].startswith("an owl\nSteps: 4, ")
+    assert "Seed: 100" in page[tab.text]
+    assert page[tab.reuse].interactive
+    assert downloaded(tab, page).name == made.path.name
+    assert downloaded(tab, page).read_bytes() == made.path.read_bytes()
+    assert read_picture(made.path).settings == dict(made.recipe)
+    assert [thumb["pick"] for thumb in page[tab.strip]] == [pick]
+
+
+def test_the_seed_that_was_drawn_is_shown(tab, engine, press):
+    page = merged(list(press(seed_mode=RANDOM)))
+    assert page[tab.controls.fields["seed"]] == engine.pictures(ANN)[0][1].recipe.seed
+
+
+def test_a_new_visitor_gets_a_name(tab, engine, press):
+    name = merged(list(press(visitor="")))[tab.visitor]
+    assert len(name) == 32
+    assert len(engine.pictures(name)) == 1
+
+
+def test_steps_are_shown_as_they_are_made(tab, engine, device, press):
+    device.hold()
+    updates, seen = press(), []
+    for step in range(1, 5):
+        device.let()
+        while not (seen and f"step {step} of 4" in seen[-1]["status"]) and not (seen and seen[-1]["state"] == "done"):
+            if stage := next(updates).get(tab.stage):
+                seen.append(stage)
+    assert [stage["percent"] for stage in seen if stage["status"].startswith("step")] == [25.0, 50.0, 75.0]
+    pictures = [stage["frames"][0]["src"] for stage in seen if stage["frames"][0]["src"]]
+    assert len(set(pictures)) >= 3
+    assert pictures[0].startswith("data:image/png;base64,")
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"width": 500}, "Width must be a multiple of 8: try 496 or 504"),
+        ({"steps": 151}, "Steps must be at most 150 here; it was 151."),
+        ({"width": 4096, "height": 4096}, "4096 x 4096 is too large here"),
+        ({"count": 1000}, "Number of images must be from 1 to 64; it was 1,000."),
+        ({"count": 1.5}, "Number of images must be a whole number; it was 1.5."),
+        ({"model": "nothing"}, "There is no model “nothing” here"),
+        ({"style": "Gone"}, "There is no style “Gone” here."),
+        ({"prompt": "x" * 10_000}, "Prompt has 10,000 characters"),
+    ],
+)
+def test_bad_input_is_one_refusal_and_the_next_request_works(tab, engine, device, press, changed, sentence):
+    [refusal] = press(**changed)
+    assert sentence in refusal[tab.stage]["error"]
+    assert is_idle(tab, refusal)
+    assert engine.jobs(ANN) == []
+    assert device.history == []
+    assert merged(list(press()))[tab.stage]["state"] == "done"
+
+
+def test_a_refusal_leaves_the_picture_on_the_stage(tab, engine, press):
+    pick = merged(list(press()))[tab.shown]
+    [refusal] = press(shown=pick, width=500)
+    assert "Width" in refusal[tab.stage]["error"]
+    assert [frame["pick"] for frame in refusal[tab.stage]["frames"]] == [pick]
+
+
+def test_a_refusal_shows_nobody_elses_picture(tab, press):
+    pick = merged(list(press(visitor=BOB)))[tab.shown]
+    [refusal] = press(visitor=ANN, shown=pick, width=500)
+    assert refusal[tab.stage]["frames"] == []
+
+
+def test_an_engine_that_closes_refuses_in_words(tab, engine, press):
+    engine.close()
+    [refusal] = press()
+    assert refusal[tab.stage]["error"] == "Darkroom is closing and takes no more requests."
+
+
+def test_several_pictures_come_together(tab, engine, press):
+    page = merged(list(press(count=4)))
+    assert [made.recipe.seed for _, made in engine.pictures(ANN)] == [103, 102, 101, 100]
+    assert len(page[tab.stage]["frames"]) == len(page[tab.strip]) == 4
+    assert page[tab.stage]["status"] == "4 finished of 4 pictures"
+    assert "Seed: 103" in page[tab.text]
+
+
+# Stopping.
+
+
+def test_stop_keeps_what_there_is(tab, engine, device, press):
+    device.hold()
+    updates = press()
+    next(updates)
+    device.let(2)
+    wait_for(newest(engine), at_step(2))
+    tab._stop(ANN, False)
+    device.let_go()
+    page = merged(list(updates))
+    assert re.fullmatch(r"Stopped after step [23] of 4\.", page[tab.stage]["status"])
+    assert is_idle(tab, page)
+    assert [thumb["state"] for thumb in page[tab.strip]] == ["unfinished"]
+    assert read_picture(downloaded(tab, page)).settings["prompt"] == "an owl"
+
+
+def test_stop_before_anything_was_made(tab, device, press):
+    device.may_load.clear()
+    updates = press()
+    next(updates)
+    tab._stop(ANN, False)
+    page = merged(list(updates))
+    device.let_go()
+    assert page[tab.stage]["status"] == "Stopped before it began."
+    assert is_idle(tab, page)
+    assert tab.download not in page
+
+
+def test_finish_one_then_stop(tab, engine, device, press):
+    device.images_a_tick = 1
+    device.hold()
+    updates = press(count=3)
+    next(updates)
+    device.let()
+    wait_for(newest(engine), at_step(1))
+    tab._stop(ANN, True)
+    device.let_go()
+    page = merged(list(updates))
+    assert page[tab.stage]["status"] == "1 finished, 2 stopped of 3 pictures"
+    assert [made.recipe.seed for _, made in engine.pictures(ANN) if not made.provenance.unfinished] == [100]
+
+
+def test_nobody_stops_somebody_elses_pictures(tab, engine, device, press):
+    device.hold()
+    updates = press(visitor=ANN)
+    next(updates)
+    tab._stop(BOB, False)
+    device.let_go()
+    assert merged(list(updates))[tab.stage]["frames"][0]["state"] == "finished"
+
+
+def test_leaving_the_page_leaves_the_job_running(engine, device, press):
+    device.hold()
+    updates = press()
+    next(updates), next(updates)
+    updates.close()
+    job = newest(engine)
+    assert job._watchers == []
+    device.let_go()
+    assert [type(end).__name__ for end in ends(job).values()] == ["Finished"]
+    assert len(engine.pictures(ANN)) == 1
+
+
+# What goes wrong on the way.
+
+
+def test_a_failing_device_says_so_in_the_frame(tab, device, press):
+    device.step_errors[100] = (2, OutOfMemory("There is no room for a picture this large: try 512 x 512."))
+    page = merged(list(press(count=2)))
+    first, second = page[tab.stage]["frames"]
+    assert (first["state"], first["message"]) == ("failed", "There is no room for a picture this large: try 512 x 512.")
+    assert (second["state"], second["message"]) == ("finished", "")
+    assert is_idle(tab, page)
+    assert merged(list(press(seed=500)))[tab.stage]["frames"][0]["state"] == "finished"
+
+
+def test_a_bug_is_told_without_its_traceback(tab, device, press):
+    device.step_errors[100] = (2, RuntimeError("index 7 is out of bounds"))
+    [frame] = merged(list(press()))[tab.stage]["frames"]
+    assert frame["message"] == "This picture failed inside Darkroom; the log has the details. The others go on."
+
+
+def test_a_model_that_cannot_be_loaded_says_so(tab, device, press):
+    device.load_errors["starter"] = OSError("no such file")
+    page = merged(list(press()))
+    assert "could not be loaded: no such file" in page[tab.stage]["frames"][0]["message"]
+    assert is_idle(tab, page)
+
+
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> Path:
+        raise NotSaved("The picture could not be saved: the disk is full. Download this picture to keep it.")
+
+    monkeypatch.setattr("engine.worker.write_picture", refuse)
+
+
+@pytest.mark.usefixtures("full_disk")
+def test_a_picture_that_could_not_be_saved_can_still_be_downloaded(tab, engine, press, monkeypatch, tmp_path):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    page = merged(list(press()))
+    assert page[tab.stage]["notices"] == "The picture could not be saved: the disk is full. Download this picture to keep it."
+    assert page[tab.stage]["frames"][0]["src"].startswith("data:image/png;base64,")
+    file = downloaded(tab, page)
+    assert file.name == "seed-100.png"
+    assert read_picture(file).settings == dict(engine.pictures(ANN)[0][1].recipe)
+    assert files(engine) == []
+
+
+@pytest.mark.usefixtures("full_disk")
+def test_a_full_disk_that_holds_the_temporary_files_too_still_ends_the_run(tab, press, monkeypatch):
+    def refuse(**_: object) -> str:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("ui.generate.tempfile.mkdtemp", refuse)
+    assert is_idle(tab, merged(list(press())))
+
+
+# Looking again.
+
+
+def test_a_picture_of_ones_own_can_be_looked_at_and_used_again(tab, engine, press):
+    list(press(count=2, prompt="an owl", guidance_scale=6))
+    list(press(prompt="a rocket"))
+    pick, made = engine.pictures(ANN)[1]
+    page = tab._look(ANN, click(pick))
+    assert page[tab.shown] == pick
+    assert page[tab.stage]["frames"][0]["alt"] == "an owl"
+    assert f"Seed: {made.recipe.seed}" in page[tab.text]
+    assert downloaded(tab, page).name == made.path.name
+    shown = tab._reuse(ANN, pick)
+    fields = tab.controls.fields
+    assert {name: shown[fields[name]] for name in ("prompt", "seed", "guidance_scale", "seed_mode")} == {
+        "prompt": "an owl", "seed": made.recipe.seed, "guidance_scale": 6, "seed_mode": KEEP,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("pick", ["", "nothing", "nothing:0", "example:999", "example:-1", "example:²", "../../etc/passwd", "None"])
+def test_a_pick_that_is_nothing_shows_nothing(tab, press, pick):
+    list(press())
+    assert tab._made(ANN, pick) is None
+    assert tab.stage not in tab._look(ANN, click(pick))
+    assert tab.stage not in tab._pick(ANN, "starter", 0, click(pick))
+    assert set(tab._reuse(ANN, pick)) == {tab.controls.fields["seed"]}
+
+
+def test_nobody_sees_somebody_elses_picture(tab, engine, press):
+    list(press(visitor=ANN))
+    [(pick, _)] = engine.pictures(ANN)
+    assert tab._made(ANN, pick) is not None
+    assert tab._made(BOB, pick) is None
+    assert tab.stage not in tab._look(BOB, click(pick))
+    assert tab.controls.fields["prompt"] not in tab._reuse(BOB, pick)
+
+
+def test_a_click_on_one_of_several_shows_it_alone(tab, engine, press):
+    list(press(count=2))
+    pick, _ = engine.pictures(ANN)[0]
+    assert len(tab._pick(ANN, "starter", 0, click(pick))[tab.stage]["frames"]) == 1
+
+
+def test_a_click_on_an_example_writes_and_runs_it(tab, engine):
+    examples = engine.catalog.default.examples
+    page = tab._pick(ANN, "starter", 3, click("example:1"))
+    assert page == {tab.controls.fields["prompt"]: examples[1], tab.wishes: 4}
+
+
+def test_the_last_seed(tab, engine, press, told):
+    assert tab._last_seed(ANN) == (gr.skip(), gr.skip())
+    assert told == [("info", "There is no picture yet whose seed could be used.")]
+    list(press(count=3))
+    assert tab._last_seed(ANN) == (102, KEEP)
+
+
+# Coming back.
+
+
+def test_a_new_visitor_finds_an_empty_page(tab):
+    [update] = tab._restore("")
+    assert len(update[tab.visitor]) == 32
+    assert update[tab.strip] == []
+
+
+def test_a_visitor_finds_the_pictures_again(tab, engine, press):
+    list(press(count=2))
+    [update] = tab._restore(ANN)
+    assert update[tab.visitor] == ANN
+    assert [thumb["pick"] for thumb in update[tab.strip]] == [pick for pick, _ in engine.pictures(ANN)]
+
+
+def test_a_visitor_finds_a_run_under_way_again(tab, engine, device, press):
+    device.hold()
+    first = press()
+    next(first)
+    device.let(2)
+    wait_for(newest(engine), at_step(2))
+    first.close()
+    again = tab._restore(ANN)
+    next(again)
+    assert is_busy(tab, next(again))
+    device.let_go()
+    page = merged(list(again))
+    assert page[tab.stage]["frames"][0]["state"] == "finished"
+    assert is_idle(tab, page)
+    assert "Seed: 100" in page[tab.text]
+
+
+@pytest.mark.parametrize("token", [None, "", "short", "x" * 65, "x" * 100_000, 7, ["a" * 32], {"a": 1}, True])
+def test_a_token_that_is_none_of_ours_is_replaced(tab, token):
+    [update] = tab._restore(token)
+    assert re.fullmatch(r"[0-9a-f]{32}", update[tab.visitor])
+    assert update[tab.strip] == []
+
+
+# Settings from a file.
+
+
+def png(texts: dict[str, str]) -> PngImagePlugin.PngInfo:
+    info = PngImagePlugin.PngInfo()
+    for key, value in texts.items():
+        info.add_text(key, value)
+    return info
+
+
+def saved(folder: Path, name: str = "picture.png", **texts: str) -> Path:
+    Image.effect_noise((64, 64), 50).save(folder / name, "PNG", pnginfo=png(texts))
+    return folder / name
+
+
+def cut(folder: Path) -> Path:
+    file = saved(folder)
+    file.write_bytes(file.read_bytes()[:900])
+    return file
+
+
+def words(folder: Path) -> Path:
+    (folder / "notes.png").write_text("just some words", encoding="utf-8")
+    return folder / "notes.png"
+
+
+def jpeg(folder: Path) -> Path:
+    Image.new("RGB", (8, 8)).save(folder / "photo.png", "JPEG")
+    return folder / "photo.png"
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (words, "This file is no PNG picture"),
+        (jpeg, "This file is no PNG picture"),
+        (cut, "This PNG is damaged or was cut short"),
+        (saved, "This PNG carries no settings"),
+        (lambda folder: saved(folder, parameters="only words"), "no list of settings"),
+        (lambda folder: saved(folder, darkroom="{not json"), "This PNG carries no settings"),
+    ],
+    ids=["words", "jpeg", "cut", "plain", "no settings", "broken record"],
+)
+def test_a_file_without_settings_changes_nothing_and_says_why(tab, tmp_path, told, make, sentence):
+    assert set(tab._load_file(str(make(tmp_path)))) == {tab.controls.fields["seed"]}
+    [(kind, message)] = told
+    assert kind == "warning"
+    assert sentence in message
+
+
+def test_no_file_is_no_event(tab, told):
+    assert tab._load_file(None) == {tab.controls.fields["seed"]: gr.skip()}
+    assert told == []
+
+
+def test_a_picture_of_ours_fills_in_everything(tab, engine, press, told, tmp_path):
+    list(press(prompt="an owl", negative_prompt="red", style="Watercolour", steps=7, guidance_scale=6, width=128))
+    made = engine.pictures(ANN)[0][1]
+    file = tmp_path / "again.png"
+    file.write_bytes(png_bytes(made.image, made.recipe, made.provenance))
+    shown = {component.elem_id: value for component, value in tab._load_file(str(file)).items()}
+    assert told == [("info", "Settings of a picture made by Darkroom are loaded.")]
+    assert shown == {
+        "model": "starter", "prompt": "an owl", "negative": "red", "style": "Watercolour", "seed": 100, "seed-mode": KEEP,
+        "steps": 7, "cfg": 6.0, "scheduler": made.recipe.scheduler, "width": 128, "height": 64,
+    }  # fmt: skip
+
+
+def test_a_picture_of_a1111_fills_in_what_is_known_and_says_what_is_not(tab, told, tmp_path):
+    text = "a fox\nNegative prompt: blurry\nSteps: 28, Sampler: Euler a, CFG scale: 7.5, Seed: 9, Size: 500x512, Model: dreamy"
+    shown = {component.elem_id: value for component, value in tab._load_file(str(saved(tmp_path, parameters=text))).items()}
+    assert shown["prompt"] == "a fox"
+    assert (shown["steps"], shown["cfg"], shown["seed"], shown["height"], shown["scheduler"]) == (28, 7.5, 9, 512, "Euler a")
+    assert not shown.keys() & {"width", "model"}
+    [(_, message)] = told
+    assert "made by A1111" in message
+    assert "Width must be a multiple of 8" in message
+    assert "“dreamy”, which is not here" in message
+
+
+# Hints.
+
+
+def test_words_are_counted_once_the_model_is_there(tab, device, press):
+    device.token_limit = 3
+    assert tab._count("starter", "an owl")["text"] == ""
+    list(press())
+    assert tab._count("starter", "an owl") == {"text": "2 of 3 tokens", "kind": ""}
+    assert tab._count("starter", "") == {"text": "", "kind": ""}
+    assert tab._count("sd15", "an owl")["text"] == ""
+    long = tab._count("starter", "an owl on a branch")
+    assert long["kind"] == "warning"
+    assert long["text"].endswith("these words are cut: “a branch”")
+    assert device.count_tokens("an owl on a branch") == TokenCount(5, 3, "a branch")
+
+
+def test_another_model_brings_its_own_settings(tab, engine, device):
+    spec = engine.catalog.find("sd15")
+    assert tab._suit("sd15") == (spec.steps, spec.guidance_scale, spec.scheduler, 512, 512)
+    assert tab._shape("sd15", "1:1") == (512, 512)
+    assert tab._advise_size("sd15", 1024, 1024)[0]["kind"] == "warning"
+    assert tab._advise_size("sd15", 512, 512)[1] == "1:1"
+    assert "from 7 to 9" in tab._advise_guidance("sd15", 8)["text"]
+
+
+def test_choosing_a_model_to_download_downloads_nothing(tab, engine, device, press):
+    tab._suit("sd15")
+    list(press())
+    assert device.calls("load") == [("starter",)]
+
+
+def test_ready_made_words_are_added_and_the_list_goes_back(tab):
+    name, text = next(iter(tab.controls.negatives.items()))
+    assert tab._add_negative("blurry", name) == (f"blurry, {text}", "")
+    assert tab._add_negative(None, "nothing of the kind") == ("", "")
+
+
+# Over HTTP.
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, gr.Blocks, Engine]]:
+    """(address, page, engine) of a page that is being served."""
+    device = FakeDevice()
+    with running(tmp_path_factory.mktemp("served"), device) as engine:
+        page = in_a_loop(lambda: build_page(engine, PRESETS))
+        launch = {"prevent_thread_lock": True, "quiet": True, "ssr_mode": False, "server_name": "127.0.0.1"}
+        in_a_loop(lambda: page.queue().launch(allowed_paths=[str(engine.outputs)], **launch))
+        yield page.local_url, page, engine
+        page.close(verbose=False)
+
+
+def test_the_page_answers(served):
+    address, _, _ = served
+    reply = httpx.get(address)
+    assert reply.status_code == 200
+    assert "Darkroom" in reply.text
+
+
+def test_nothing_is_offered_as_an_api(served):
+    address, page, _ = served
+    assert httpx.get(f"{address}gradio_api/info").json() == {"named_endpoints": {}, "unnamed_endpoints": {}}
+    assert httpx.get(f"{address}gradio_api/info?all_endpoints=true").json()["named_endpoints"] == {}
+    dependencies = page.get_config_file()["dependencies"]
+    assert len(dependencies) > 15
+    assert {dependency["api_visibility"] for dependency in dependencies} == {"private"}
+
+
+def ask(served: tuple[str, gr.Blocks, Engine], session: str, **changed: Any) -> dict[str, Any]:
+    """Presses Generate over raw HTTP; what the server says at the end."""
+    address, page, _ = served
+    wired = next(wired for wired in page.fns.values() if getattr(wired.fn, "__name__", "") == "_generate")
+    tab = wired.fn.__self__
+    names = {component: name for name, component in tab.controls.fields.items()}
+    values = {component: {**ASKED, **changed}.get(names.get(component), component.value) for component in wired.inputs}
+    data = [ANN if component is tab.visitor else value for component, value in values.items()]
+    body = {"data": ["" if value is None else value for value in data], "fn_index": wired._id, "session_hash": session}
+    httpx.post(f"{address}gradio_api/queue/join", json=body).raise_for_status()
+    with httpx.stream("GET", f"{address}gradio_api/queue/data", params={"session_hash": session}, timeout=30) as stream:
+        messages = [json.loads(line.removeprefix("data:")) for line in stream.iter_lines() if line.startswith("data:")]
+    return next(message for message in messages if message["msg"] == "process_completed")
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"steps": 10**6}, {"steps": -1}, {"guidance_scale": "high"}, {"scheduler": "nothing"}, {"count": 10**6}, {"seed": [1]}]
+)
+def test_values_that_no_widget_can_hold_do_no_harm(served, wrong):
+    session = "".join(map(str, wrong)) + str(abs(hash(str(wrong))))
+    address, _, engine = served
+    before = len(engine.jobs(ANN))
+    assert ask(served, session, **wrong)["success"] is False
+    assert len(engine.jobs(ANN)) == before
+    assert ask(served, session + "again")["success"] is True
+    assert len(engine.jobs(ANN)) == before + 1
+    assert httpx.get(address).status_code == 200
+
+
+def test_pictures_are_served_and_other_files_are_not(served):
+    address, _, engine = served
+    assert ask(served, "files")["success"] is True
+    made = engine.pictures(ANN)[0][1]
+    deadline = time.monotonic() + 5
+    reply = httpx.get(f"{address}gradio_api/file={made.path}")
+    assert time.monotonic() < deadline
+    assert reply.status_code == 200
+    assert reply.content == made.path.read_bytes()
+    for other in (PRESETS / "models.toml", made.path.parent.parent.parent / "elsewhere.png"):
+        assert httpx.get(f"{address}gradio_api/file={other}").status_code in {403, 404}
