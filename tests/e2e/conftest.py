@@ -22,7 +22,7 @@ START_SECONDS = 120
 """How long the page may take to answer before the tests give up; machines of CI are slow and shared."""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")  # Playwright keeps an event loop running in this thread: no longer than needed
 def browser() -> Iterator:
     executable = find_browser()
     if executable is None:
