@@ -134,7 +134,7 @@ class Peer:
         ).to(device)  # fmt: skip
         self.pipe.set_progress_bar_config(disable=True)
         config = dict(self.pipe.scheduler.config)
-        self.pipe.scheduler = schedule.build(spec.scheduler, config, spec.steps, 0, device)
+        self.pipe.scheduler = schedule.build(spec.scheduler, config, spec.steps, 0)
         self._folder = folder
         self._folder.mkdir(parents=True, exist_ok=True)
 

@@ -135,7 +135,7 @@ class GenerateTab:
     # Handlers. Each takes widget values and returns widget updates.
 
     def _generate(self, visitor: str, shown: str, *values: Any) -> Iterator[dict[Any, Any]]:
-        visitor = visitor or uuid.uuid4().hex
+        visitor = known_visitor(visitor)
         try:
             request = self.controls.read(values)
             plan = plan_images(request.recipe, self.engine.catalog, self.engine.limits, count=request.count, exact=request.exact)
@@ -161,7 +161,7 @@ class GenerateTab:
             yield update
 
     def _restore(self, visitor: str) -> Iterator[dict[Any, Any]]:
-        visitor = visitor if isinstance(visitor, str) and 16 <= len(visitor) <= 64 else uuid.uuid4().hex
+        visitor = known_visitor(visitor)
         yield {self.visitor: visitor, self.strip: self._strip_value(visitor)}
         running = [job for job in self.engine.jobs(visitor) if not job.done]
         if running:
@@ -274,6 +274,11 @@ class GenerateTab:
 
     def _strip_value(self, visitor: str) -> list[dict[str, Any]]:
         return stage.strip_value(self.engine.pictures(visitor))
+
+
+def known_visitor(token: Any) -> str:
+    """The visitor's token as the browser kept it; a new one for a first visit, or for what is no token at all."""
+    return token if isinstance(token, str) and 16 <= len(token) <= 64 else uuid.uuid4().hex
 
 
 def _unsaved_file(made: Made) -> Path | None:

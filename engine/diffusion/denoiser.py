@@ -66,7 +66,7 @@ class Denoiser:
         if recipe.steps > row.max_steps:
             raise InvalidRequest(f"{row.name} takes at most {row.max_steps} steps; it was {recipe.steps}.")
         try:
-            scheduler = schedule.build(row.name, self.family.scheduler_config, recipe.steps, recipe.seed, self.family.device)
+            scheduler = schedule.build(row.name, self.family.scheduler_config, recipe.steps, recipe.seed)
         except (ValueError, IndexError, ImportError) as error:
             raise InvalidRequest(f"{row.name} cannot run {recipe.steps} steps of this model: {error}") from error
         generator = noise.generator_for(recipe.seed)

@@ -12,10 +12,11 @@ import torch
 from engine.schedulers import scheduler_row
 
 
-def build(name: str, config: Mapping[str, Any], steps: int, seed: int, device: torch.device | str = "cpu") -> Any:
+def build(name: str, config: Mapping[str, Any], steps: int, seed: int) -> Any:
     """A fresh scheduler of that name, set to `steps`, from the model's own scheduler config.
 
-    Fresh, because all of diffusers' schedulers keep state between steps. `seed` reaches those that draw
+    Fresh, because all of diffusers' schedulers keep state between steps. Its timesteps and sigmas stay on the CPU,
+    where reading one does not wait for a GPU's queue. `seed` reaches those that draw
     their noise from a seed of their own. Raises ValueError where diffusers refuses the combination.
     """
     row = scheduler_row(name)
@@ -25,7 +26,7 @@ def build(name: str, config: Mapping[str, Any], steps: int, seed: int, device: t
     kind = getattr(diffusers, row.class_name)
     known = inspect.signature(kind.__init__).parameters  # from_config logs a warning for every other key
     scheduler = kind.from_config({key: value for key, value in config.items() if key in known}, **options)
-    scheduler.set_timesteps(steps, device=device)
+    scheduler.set_timesteps(steps, device="cpu")
     return scheduler
 
 
