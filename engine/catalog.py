@@ -15,7 +15,7 @@ from engine.errors import InvalidRequest, ModelUnavailable
 from engine.recipe import SIZE_MULTIPLE, Recipe, Style
 from engine.schedulers import DEFAULT_SCHEDULER
 
-FAMILIES = {"StableDiffusionPipeline": "sd"}
+FAMILY_OF_PIPELINE = {"StableDiffusionPipeline": "sd"}
 """diffusers' pipeline class, as model_index.json names it -> our family."""
 
 
@@ -124,12 +124,12 @@ def local_model(folder: Path) -> ModelSpec:
         raise ModelUnavailable(f"There is no folder {folder}: give the folder of a model saved by diffusers.")
     try:
         kind = str(_read_json(folder / "model_index.json").get("_class_name", "nothing"))
-        if kind not in FAMILIES:
-            raise ModelUnavailable(f"{folder} holds a {kind[:80]}; only {', '.join(FAMILIES)} can be run for now.")
+        if kind not in FAMILY_OF_PIPELINE:
+            raise ModelUnavailable(f"{folder} holds a {kind[:80]}; only {', '.join(FAMILY_OF_PIPELINE)} can be run for now.")
         size = _read_json(folder / "unet" / "config.json").get("sample_size", 64)
         blocks = _read_json(folder / "vae" / "config.json").get("block_out_channels", [0] * 4)
         native = (size if isinstance(size, int) else max(size)) * 2 ** (len(blocks) - 1)
-        return ModelSpec(name=folder.name, title=folder.name, source=str(folder), family=FAMILIES[kind], native_size=native)
+        return ModelSpec(name=folder.name, title=folder.name, source=str(folder), family=FAMILY_OF_PIPELINE[kind], native_size=native)
     except FileNotFoundError as error:
         missing = Path(error.filename).relative_to(folder)
         raise ModelUnavailable(f"{folder} is no diffusers model folder: it has no {missing}.") from None

@@ -7,7 +7,6 @@ first told where everything stands.
 from __future__ import annotations
 
 import threading
-import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -73,7 +72,6 @@ class Job:
     owner: str = ""
     previews: PreviewOptions = field(default_factory=PreviewOptions)
     id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
-    created: float = field(default_factory=time.time)
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()

@@ -104,7 +104,8 @@ def single(made: Made, pick: str) -> Value:
     status = f"{made.recipe.steps} steps in {seconds:.1f} s on {made.provenance.device}, seed {made.recipe.seed}"
     if made.provenance.unfinished:
         status = f"Unfinished: step {made.provenance.step} of {made.provenance.total}, seed {made.recipe.seed}"
-    return _value("done", frames=[frame], ratio=made.recipe.width / made.recipe.height, status=status)
+    ratio = made.recipe.width / made.recipe.height
+    return _value("done", frames=[frame], ratio=ratio, status=status, notices=made.unsaved)
 
 
 def strip_value(pictures: Sequence[tuple[str, Made]]) -> list[Value]:
