@@ -6,10 +6,14 @@ Also the app_file of a Hugging Face Space: run without flags there, or asked for
 from __future__ import annotations
 
 import argparse
+import atexit
 import logging
 import os
 import secrets
+import shutil
+import signal
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -40,10 +44,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except EngineError as error:
         print(f"darkroom: {error}", file=sys.stderr)
         return 2
-    page = build_page(engine, PRESETS)
+    page = open_page(engine)
     engine.warm()
     serve(page, engine, options, auth)
     return 0
+
+
+def open_page(engine: Engine) -> gr.Blocks:
+    """The page, with a folder of its own for gradio's temporary files: the one it takes by itself is shared by all
+    users of a machine, and belongs to whoever came first."""
+    if "GRADIO_TEMP_DIR" not in os.environ:
+        os.environ["GRADIO_TEMP_DIR"] = tempfile.mkdtemp(prefix="darkroom-")
+        atexit.register(shutil.rmtree, os.environ["GRADIO_TEMP_DIR"], ignore_errors=True)
+    return build_page(engine, PRESETS)
 
 
 def serve(page: gr.Blocks, engine: Engine, options: argparse.Namespace, auth: tuple[str, str] | None) -> None:
@@ -97,9 +110,10 @@ def __getattr__(name: str) -> gr.Blocks:
     """`demo`, where gradio's own tools look for it: the page with all defaults, built when it is asked for."""
     if name != "demo":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    demo = globals()["demo"] = build_page(open_engine(), PRESETS)
+    demo = globals()["demo"] = open_page(open_engine())
     return demo
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # a service's stop ends as Ctrl+C does: work stopped, files removed
     sys.exit(main())

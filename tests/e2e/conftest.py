@@ -45,8 +45,10 @@ def address(data_dir) -> Iterator[str]:
     """Where `python app.py` serves the page, with the embedded model loaded."""
     port = free_port()
     command = [sys.executable, "app.py", "--port", str(port), "--data-dir", str(data_dir), "--device", "cpu"]
+    # Without the tests' own folder for gradio's files: app.py must see to that itself.
+    environment = {name: value for name, value in os.environ.items() if name != "GRADIO_TEMP_DIR"}
     log = (data_dir / "app.log").open("w")
-    server = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+    server = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, env=environment)
     try:
         wait_until(lambda: answers(f"http://127.0.0.1:{port}/"), "the page did not open")
         wait_until(lambda: "is ready" in (data_dir / "app.log").read_text(), "the model was not loaded")
