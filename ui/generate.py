@@ -262,10 +262,9 @@ class GenerateTab:
         return {self.shown: f"{view.job_id}:{made[-1].index}", **self._about(made[-1].made)}
 
     def _about(self, made: Made) -> dict[Any, Any]:
-        path = made.path or _unsaved_file(made)
         return {
             self.text: metadata.infotext(made.recipe, made.provenance), self.reuse: gr.Button(interactive=True),
-            self.download: gr.DownloadButton(value=str(path) if path else None, interactive=path is not None),
+            self.download: _download_button(made),
         }  # fmt: skip
 
     def _made(self, visitor: str, pick: str) -> Made | None:
@@ -281,12 +280,16 @@ def known_visitor(token: Any) -> str:
     return token if isinstance(token, str) and 16 <= len(token) <= 64 else uuid.uuid4().hex
 
 
-def _unsaved_file(made: Made) -> Path | None:
-    """A temporary file of a picture that could not be saved, so that it can still be downloaded; None where that
-    fails too, and the picture on the stage is all there is."""
+def _download_button(made: Made) -> gr.DownloadButton:
+    """The button for a picture's file; without one where no file can be written, and the stage has all there is."""
     try:
-        file = Path(tempfile.mkdtemp(prefix="darkroom-")) / f"seed-{made.recipe.seed}.png"
-        file.write_bytes(metadata.png_bytes(made.image, made.recipe, made.provenance))
+        return gr.DownloadButton(value=str(made.path or _unsaved_file(made)), interactive=True)  # gradio copies the file
     except OSError:
-        return None
+        return gr.DownloadButton(value=None, interactive=False)
+
+
+def _unsaved_file(made: Made) -> Path:
+    """A temporary file of a picture that could not be saved, so that it can still be downloaded."""
+    file = Path(tempfile.mkdtemp(prefix="darkroom-")) / f"seed-{made.recipe.seed}.png"
+    file.write_bytes(metadata.png_bytes(made.image, made.recipe, made.provenance))
     return file

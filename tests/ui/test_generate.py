@@ -344,7 +344,6 @@ def test_a_full_disk_that_holds_the_temporary_files_too_still_ends_the_run(tab, 
     assert is_idle(tab, merged(list(press())))
 
 
-@pytest.mark.xfail(strict=True, raises=OSError, reason="_about: gr.DownloadButton copies its file at once; its OSError goes through")
 def test_a_full_disk_below_gradios_own_files_still_ends_the_run(tab, press, monkeypatch):
     def refuse(*_: object, **__: object) -> str:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
