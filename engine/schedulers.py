@@ -35,13 +35,22 @@ class SchedulerRow:
     schedule_type: str = "Uniform"
     needs: tuple[str, ...] = ()
     max_steps: int = 1000
+    order: int = 1
+    """Network calls a step; rules of the second order make one fewer in all, as their last step is of the first."""
+    warm_up: int = 0
+    """Network calls more than that, made at the start of a run of two steps or more."""
     hint: str = ""
+
+    def calls(self, steps: int) -> int:
+        """Network calls that so many steps take."""
+        return self.order * steps - (self.order - 1) + (self.warm_up if steps > 1 else 0)
 
 
 _KARRAS = {"use_karras_sigmas": True}
 _SDE = {"algorithm_type": "sde-dpmsolver++"}
 # DDIM and DDPM clamp x0 to [-1, 1] by default, which is right for pixels and wrong for latents.
 _UNCLIPPED = {"clip_sample": False}
+_SECOND_ORDER: Mapping[str, Any] = {"order": 2, "hint": "two network calls a step"}
 _DISTILLED = "for distilled models (LCM, Turbo) at 4 to 8 steps; washed out with ordinary ones"
 
 
@@ -74,10 +83,10 @@ _ROWS = (
         "DPM++ 3M SDE Exponential", "DPMSolverMultistepScheduler", {**_SDE, "solver_order": 3, "use_exponential_sigmas": True},
         noise="generator",
     ),
-    _row("DPM++ SDE", "DPMSolverSDEScheduler", noise="seed", needs=("scipy", "torchsde"), hint="two network calls a step"),
+    _row("DPM++ SDE", "DPMSolverSDEScheduler", noise="seed", needs=("scipy", "torchsde"), **_SECOND_ORDER),
     _row(
         "DPM++ SDE Karras", "DPMSolverSDEScheduler", _KARRAS,
-        noise="seed", needs=("scipy", "torchsde"), hint="two network calls a step",
+        noise="seed", needs=("scipy", "torchsde"), **_SECOND_ORDER,
     ),
     # lower_order_final: what diffusers sets by itself, with a warning each time.
     _row("DPM++ 2S", "DPMSolverSinglestepScheduler", {"lower_order_final": True}),
@@ -85,18 +94,21 @@ _ROWS = (
     _row("Euler", "EulerDiscreteScheduler", noise="generator", hint="simple and dependable"),
     _row("Euler Karras", "EulerDiscreteScheduler", _KARRAS, noise="generator"),
     _row("Euler a", "EulerAncestralDiscreteScheduler", noise="generator", hint="adds noise as it goes: more steps keep changing it"),
-    _row("Heun", "HeunDiscreteScheduler", hint="two network calls a step"),
-    _row("Heun Karras", "HeunDiscreteScheduler", _KARRAS, hint="two network calls a step"),
+    _row("Heun", "HeunDiscreteScheduler", **_SECOND_ORDER),
+    _row("Heun Karras", "HeunDiscreteScheduler", _KARRAS, **_SECOND_ORDER),
     _row("LMS", "LMSDiscreteScheduler", needs=("scipy",)),
     _row("LMS Karras", "LMSDiscreteScheduler", _KARRAS, needs=("scipy",)),
-    _row("DPM2", "KDPM2DiscreteScheduler", hint="two network calls a step"),
-    _row("DPM2 Karras", "KDPM2DiscreteScheduler", _KARRAS, hint="two network calls a step"),
-    _row("DPM2 a", "KDPM2AncestralDiscreteScheduler", noise="generator", hint="two network calls a step"),
-    _row("DPM2 a Karras", "KDPM2AncestralDiscreteScheduler", _KARRAS, noise="generator", hint="two network calls a step"),
+    _row("DPM2", "KDPM2DiscreteScheduler", **_SECOND_ORDER),
+    _row("DPM2 Karras", "KDPM2DiscreteScheduler", _KARRAS, **_SECOND_ORDER),
+    _row("DPM2 a", "KDPM2AncestralDiscreteScheduler", noise="generator", **_SECOND_ORDER),
+    _row("DPM2 a Karras", "KDPM2AncestralDiscreteScheduler", _KARRAS, noise="generator", **_SECOND_ORDER),
     _row("DDIM", "DDIMScheduler", _UNCLIPPED, noise="generator", hint="the classic; steady with few steps"),
     _row("DDPM", "DDPMScheduler", _UNCLIPPED, noise="generator", hint="wants many steps"),
     # skip_prk_steps: Stable Diffusion's own setting; the Runge-Kutta warm-up is for the unconditional models.
-    _row("PNDM", "PNDMScheduler", {"skip_prk_steps": True}, sampler="PLMS", hint="the scheduler of Stable Diffusion's first release"),
+    _row(
+        "PNDM", "PNDMScheduler", {"skip_prk_steps": True}, sampler="PLMS",
+        warm_up=1, hint="the scheduler of Stable Diffusion's first release",
+    ),
     _row("UniPC", "UniPCMultistepScheduler", hint="good with very few steps"),
     _row("UniPC Karras", "UniPCMultistepScheduler", _KARRAS),
     _row("DEIS", "DEISMultistepScheduler"),

@@ -16,36 +16,28 @@ from engine.diffusion import noise, schedule
 from engine.diffusion.families import Conditioning, StableDiffusion
 from engine.diffusion.trajectory import Trajectory
 from engine.errors import InvalidRequest, OutOfMemory, SpoiltPicture
+from engine.packing import EXACT_ROWS, Packer, Row, first_origin
 from engine.recipe import Recipe
 from engine.schedulers import scheduler_row
-
-EXACT_ROWS = 8
-"""Rows of the fixed batch of exact images: enough for four guided images to share a call."""
-
-WASTE = 0.25
-"""The most of a padded bucket that may be padding before a smaller, full bucket is used instead."""
 
 
 class Denoiser:
     """The trajectories of one loaded model. Not thread-safe: one thread owns the network.
 
-    Exact images run in calls of `exact_rows` rows, always: their neighbours then change no bit. Fast ones are
-    packed freely, up to `max_rows`; with `padded` into powers of two, which spares CUDA a new choice of kernels
-    for every width. On the CPU a padding row costs as much as a real one, so there is none.
+    `engine.packing` says which of them share a call; `padded` is its own default on CUDA only.
     """
 
     def __init__(
         self, family: StableDiffusion, *, max_rows: int = 16, exact_rows: int = EXACT_ROWS, padded: bool | None = None
     ):
         self.family = family
-        self.max_rows = max_rows
-        self.exact_rows = exact_rows
-        self.padded = family.device.type == "cuda" if padded is None else padded
+        self.packer = Packer(max_rows, exact_rows, family.device.type == "cuda" if padded is None else padded)
         self.calls = 0
         """Network calls made, for tests and benchmarks; `rows_run` counts their rows, padding included."""
         self.rows_run = 0
+        self.width = 0
+        """Rows of the last call, padding included."""
         self._live: dict[Key, Trajectory] = {}
-        self._owners: list[str] = []  # whose turn it is to be picked first
 
     def __len__(self) -> int:
         return len(self._live)
@@ -77,9 +69,10 @@ class Denoiser:
             step_options={**row.step_options, **({"generator": generator} if row.noise == "generator" else {})},
             latents=start.to(self.family.device) * scheduler.init_noise_sigma,
             conditioning=tuple(self.family.encode(text) for text in texts),
+            origin=first_origin(recipe) if latents is None else key,
         )  # fmt: skip
-        if exact and trajectory.rows > self.exact_rows:
-            raise ValueError(f"exact_rows={self.exact_rows} is too small for a guided image")
+        if exact and trajectory.rows > self.packer.exact_rows:
+            raise ValueError(f"exact_rows={self.packer.exact_rows} is too small for a guided image")
         self._live[key] = trajectory
         return trajectory
 
@@ -93,18 +86,19 @@ class Denoiser:
 
         Out of memory halves the batch and tries again; nothing is lost, as latents change only after the call.
         """
-        picked, bucket = self._pick()
-        if not picked:
+        call = self.packer.pick({key: one.load() for key, one in self._live.items() if not one.done})
+        if call is None:
             return []
+        picked = [self._live[key] for key in call.images]
         failure: Exception | None = None
         try:
-            predictions = self._predict(picked, bucket)
+            predictions = self._predict(picked, call.width)
         except Exception as error:  # noqa: BLE001 - whatever one image's numbers provoke must not end the others
             failure = error.with_traceback(None)  # a traceback would pin the call's tensors
         if failure is None:
             return [self._advance(one, *prediction) for one, prediction in zip(picked, predictions, strict=True)]
         if _is_out_of_memory(failure):
-            return self._after_out_of_memory(picked, bucket)
+            return self._after_out_of_memory(picked, call.width)
         if len(picked) > 1:
             return [advance for one in picked for advance in self._tick_alone(one)]
         return [self._fail(picked[0], failure)]
@@ -119,54 +113,28 @@ class Denoiser:
             raise InvalidRequest(f"Latents for {recipe.width} x {recipe.height} must be {shape}; they were {tuple(latents.shape)}.")
         return given
 
-    def _pick(self) -> tuple[list[Trajectory], int]:
-        """The trajectories of the next call and its width: owners in turn, and each owner's images first come,
-        first served, so that early ones are finished before late ones are begun."""
-        waiting = self._in_turn()
-        if not waiting:
-            return [], 0
-        first = waiting[0]
-        shape = first.latents.shape
-        peers = [one for one in waiting if one.latents.shape == shape]
-        if not first.exact:
-            peers = [one for one in peers if not one.exact]
-        wanted = max(min(sum(one.rows for one in peers), self.max_rows), first.rows)
-        width = self.exact_rows if first.exact else choose_bucket(wanted, first.rows) if self.padded else wanted
-        picked, used = [], 0
-        for one in peers:
-            if used + one.rows <= width:
-                picked.append(one)
-                used += one.rows
-        self._owners.append(self._owners.pop(self._owners.index(first.owner)))
-        return picked, width if first.exact or self.padded else used
-
-    def _in_turn(self) -> list[Trajectory]:
-        """All unfinished trajectories, one of each owner in turn."""
-        queues: dict[str, list[Trajectory]] = {}
-        for one in self._live.values():
-            if not one.done:
-                queues.setdefault(one.owner, []).append(one)
-        self._owners = [owner for owner in self._owners if owner in queues]
-        self._owners += [owner for owner in queues if owner not in self._owners]
-        longest = max(map(len, queues.values()), default=0)
-        return [queues[owner][place] for place in range(longest) for owner in self._owners if place < len(queues[owner])]
-
-    def _predict(self, picked: Sequence[Trajectory], bucket: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """(guided prediction, model input) of each, from one network call of `bucket` rows."""
-        shown = [one.model_input() for one in picked]
-        rows = [(image, one) for image, one in zip(shown, picked, strict=True) for _ in one.conditioning]
-        padding = bucket - len(rows)
-        images = torch.cat([image for image, _ in rows] + [shown[0]] * padding)  # (bucket, C, h, w)
+    def _predict(self, picked: Sequence[Trajectory], width: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """(guided prediction, model input) of each, from one network call of `width` rows."""
+        shown = {one.key: one.model_input() for one in picked}
+        names = [one.load().rows for one in picked]
+        rows: dict[Row, tuple[Trajectory, int]] = {}
+        for one, parts in zip(picked, names, strict=True):
+            for part, name in enumerate(parts):
+                rows.setdefault(name, (one, part))
+        padded = [*rows.values(), *[(picked[0], 0)] * (width - len(rows))]
+        images = torch.cat([shown[one.key] for one, _ in padded])  # (width, C, h, w)
         # float32: time embeddings are computed in it whatever the scheduler's own type, and it holds every timestep.
-        times = torch.stack([one.timestep.to(torch.float32) for _, one in rows] + [picked[0].timestep.float()] * padding)
-        conditioning = stack([part for one in picked for part in one.conditioning], padding)
+        times = torch.stack([one.timestep.to(torch.float32) for one, _ in padded])
+        conditioning = stack([one.conditioning[part] for one, part in padded])
         output = self.family.predict(images, times.to(images.device), conditioning)
         self.calls += 1
-        self.rows_run += bucket
-        guided = guide(output, [one.recipe.guidance_scale for one in picked], [one.rows for one in picked])
+        self.rows_run += width
+        self.width = width
+        place = {name: i for i, name in enumerate(rows)}
+        guided = guide(output, [one.recipe.guidance_scale for one in picked], [[place[name] for name in parts] for parts in names])
         for one in picked:
-            one.bucket = max(one.bucket, bucket)
-        return list(zip(guided, shown, strict=True))
+            one.bucket = max(one.bucket, width)
+        return [(prediction, shown[one.key]) for one, prediction in zip(picked, guided, strict=True)]
 
     def _advance(self, one: Trajectory, prediction: torch.Tensor, shown: torch.Tensor) -> Advance:
         try:
@@ -185,55 +153,43 @@ class Denoiser:
     def _tick_alone(self, one: Trajectory) -> list[Advance]:
         """One trajectory's step in a call of its own, after a call shared with others failed: the culprit fails alone."""
         try:
-            [prediction] = self._predict([one], self.exact_rows if one.exact else one.rows)
+            [prediction] = self._predict([one], self.packer.exact_rows if one.exact else one.rows)
         except Exception as error:  # noqa: BLE001
             return [self._fail(one, error.with_traceback(None))]
         return [self._advance(one, *prediction)]
 
-    def _after_out_of_memory(self, picked: Sequence[Trajectory], bucket: int) -> list[Advance]:
+    def _after_out_of_memory(self, picked: Sequence[Trajectory], width: int) -> list[Advance]:
         """Called outside of any `except`, so that no traceback holds the failed call's tensors."""
         gc.collect()
         if self.family.device.type == "cuda":
             torch.cuda.empty_cache()
         first = picked[0]
-        if not first.exact and bucket > first.rows:
-            self.max_rows = max(bucket // 2, first.rows)
+        if not first.exact and width > first.rows:
+            self.packer.max_rows = max(width // 2, first.rows)
             return self.tick()
         sentence = f"{first.recipe.width} x {first.recipe.height} does not fit into this device's memory: choose a smaller size."
         return [self._fail(first, OutOfMemory(sentence))]
 
 
-def choose_bucket(rows: int, least: int) -> int:
-    """The padded width of a call when `rows` rows could run: a power of two, at least `least`.
-
-    The next power above is taken when at most WASTE of it is padding, else the one below, filled.
-    """
-    above = 1 << (rows - 1).bit_length()
-    return max(above if above - rows <= WASTE * above else above // 2, least)
-
-
-def guide(output: torch.Tensor, scales: Sequence[float], rows: Sequence[int]) -> list[torch.Tensor]:
+def guide(output: torch.Tensor, scales: Sequence[float], rows: Sequence[Sequence[int]]) -> list[torch.Tensor]:
     """Classifier-free guidance (arXiv:2207.12598, in diffusers' form u + w (c - u)) of each image's rows of one call.
 
-    `output` (B, C, h, w) holds, image after image, (unconditional, conditional) or (conditional) and then padding.
+    `rows` are each image's places in `output` (B, C, h, w): (unconditional, conditional), or (conditional) alone.
     """
-    starts = [sum(rows[:i]) for i in range(len(rows))]
-    pairs = [i for i, count in enumerate(rows) if count == 2]
-    results = [output[start : start + 1] for start in starts]
+    pairs = [i for i, places in enumerate(rows) if len(places) == 2]
+    results = [output[places[0] : places[0] + 1] for places in rows]
     if pairs:
-        first = torch.tensor([starts[i] for i in pairs], device=output.device)
+        unconditional, conditional = (output[torch.tensor([rows[i][part] for i in pairs], device=output.device)] for part in (0, 1))
         weight = torch.tensor([scales[i] for i in pairs], dtype=output.dtype, device=output.device).view(-1, 1, 1, 1)
-        unconditional, conditional = output[first], output[first + 1]
         guided = unconditional + weight * (conditional - unconditional)  # (pairs, C, h, w)
         for place, i in enumerate(pairs):
             results[i] = guided[place : place + 1]
     return results
 
 
-def stack(parts: Sequence[Conditioning], padding: int) -> Conditioning:
-    """One-row conditionings as one batch, with the first repeated `padding` times behind."""
-    padded = [*parts, *[parts[0]] * padding]
-    return {name: torch.cat([part[name] for part in padded]) for name in parts[0]}
+def stack(parts: Sequence[Conditioning]) -> Conditioning:
+    """One-row conditionings as one batch."""
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -14,10 +14,11 @@ from PIL import Image
 import engine
 from engine.catalog import ModelSpec
 from engine.device import Advance, DeviceFacts, Key, Report, TokenCount
-from engine.diffusion.denoiser import EXACT_ROWS, Denoiser
+from engine.diffusion.denoiser import Denoiser
 from engine.diffusion.loading import Loaded, load, pick_device, pick_dtype
 from engine.diffusion.trajectory import Trajectory
 from engine.errors import ModelUnavailable, SpoiltPicture
+from engine.packing import EXACT_ROWS
 from engine.recipe import Recipe
 
 

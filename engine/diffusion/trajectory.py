@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 
 from engine.device import Key
 from engine.diffusion.families import Conditioning
+from engine.packing import Load, row_names
 from engine.recipe import Recipe
 
 
@@ -27,6 +28,8 @@ class Trajectory:
     latents: torch.Tensor  # (1, C, h, w), as the scheduler holds them
     conditioning: tuple[Conditioning, ...]
     """(unconditional, conditional) when guided, (conditional,) when not: one row of the network's batch each."""
+    origin: Hashable
+    """What its latents before the first step depend on; images of one origin are shown to the network once then."""
     step: int = 0
     bucket: int = 0
     """The widest batch it has been part of, in rows."""
@@ -36,6 +39,11 @@ class Trajectory:
     @property
     def rows(self) -> int:
         return len(self.conditioning)
+
+    def load(self) -> Load:
+        """What it asks of the next network call."""
+        rows = row_names(self.recipe, self.key if self.step else self.origin)
+        return Load(rows, tuple(self.latents.shape[2:]), self.exact, self.owner)
 
     @property
     def total(self) -> int:

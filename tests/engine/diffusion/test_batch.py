@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 import torch
 
 from engine.diffusion.denoiser import Denoiser
+from engine.packing import Packer, simulate
 from engine.recipe import Recipe
 from tests.tiny import SIZE
 
@@ -130,3 +133,46 @@ def test_padding_changes_nothing_but_rounding(tiny_family):
     denoiser = Denoiser(tiny_family, padded=True)
     padded = finish(denoiser, {key: denoiser.admit(key, recipe) for key, recipe in recipes.items()})
     assert_close(padded, run_each_alone(tiny_family, recipes))
+
+
+def grid_recipes(model_recipe) -> dict[int, Recipe]:
+    """4 x 4: seeds by schedulers, each scheduler with a step count and a CFG scale of its own."""
+    kinds = (("Euler", 3, 1), ("DDIM", 5, 5), ("Heun", 2, 7), ("PNDM", 4, 3))
+    cells = product(range(4), kinds)
+    return {
+        i: model_recipe(prompt="an owl", seed=seed, scheduler=scheduler, steps=steps, guidance_scale=scale)
+        for i, (seed, (scheduler, steps, scale)) in enumerate(cells)
+    }
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_a_grid_of_seeds_and_schedulers_costs_what_the_packing_says(tiny_family, exact):
+    recipes = grid_recipes(tiny_recipe)
+    denoiser = Denoiser(tiny_family, max_rows=32)
+    finish(denoiser, {key: denoiser.admit(key, recipe, exact=exact) for key, recipe in recipes.items()})
+    said = [call.width for call, _ in simulate(list(recipes.values()), Packer(max_rows=32), exact=exact)]
+    assert (denoiser.calls, denoiser.rows_run) == (len(said), sum(said))
+    one_by_one = [simulate([recipe], Packer()) for recipe in recipes.values()]
+    assert sum(len(list(calls)) for calls in one_by_one) == 4 * (3 + 5 + 3 + 5)
+    if not exact:
+        # The longest image has 5 steps: 5 calls, of 4 seeds x (1 + 2 + 2 + 2) rows while all four schedulers run.
+        assert said == [28, 28, 28, 16, 16]
+
+
+def test_the_first_call_is_shared_where_it_is_equal(tiny_family):
+    """Three CFG scales of one seed and prompt ask the network the same question first."""
+    recipes = {i: tiny_recipe(prompt="an owl", scheduler="Euler a", steps=3, guidance_scale=scale) for i, scale in enumerate((1, 5, 9))}
+    denoiser = Denoiser(tiny_family)
+    together = finish(denoiser, {key: denoiser.admit(key, recipe) for key, recipe in recipes.items()})
+    assert (denoiser.calls, denoiser.rows_run) == (3, 2 + 5 + 5)
+    assert_close(together, run_each_alone(tiny_family, recipes))
+    assert_equal(run(tiny_family, recipes, exact=True), run_each_alone(tiny_family, recipes, exact=True))
+
+
+def test_given_noise_shares_nothing_with_a_seeds_own(tiny_family):
+    denoiser = Denoiser(tiny_family)
+    own = denoiser.admit("own", tiny_recipe(steps=1, scheduler="Euler"))
+    given = denoiser.admit("given", tiny_recipe(steps=1, scheduler="Euler"), latents=torch.zeros(4, 16, 16))
+    finish(denoiser, {})
+    assert denoiser.rows_run == 4
+    assert not torch.equal(own.latents, given.latents)

@@ -9,7 +9,7 @@ import numpy
 import pytest
 import torch
 
-from engine.diffusion.denoiser import Denoiser, choose_bucket, guide, stack
+from engine.diffusion.denoiser import Denoiser, guide, stack
 from engine.errors import InvalidRequest, OutOfMemory, SpoiltPicture
 from engine.recipe import Recipe
 from tests.tiny import SIZE, family_of, make_pipeline
@@ -179,7 +179,7 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(family, kind, padded):
     ends = finish(denoiser)
     assert set(ends.values()) == {None}
     assert ends.keys() == recipes.keys()
-    assert denoiser.max_rows <= 5  # half of some call's rows; a fifth row is of no use to guided images
+    assert denoiser.packer.max_rows <= 5  # half of some call's rows; a fifth row is of no use to guided images
     assert family.shapes[0][0] > 8
     assert max(shape[0] for shape in family.shapes[2:]) <= 4
     assert max(float((trajectories[key].latents - unfaulted[key]).abs().max()) for key in recipes) < 1e-3
@@ -234,9 +234,9 @@ def test_owners_take_turns(family):
 
 def test_owners_share_a_call_evenly(family):
     denoiser = Denoiser(family, max_rows=8)
-    for owner in "AB":
+    for owner, first_seed in (("A", 0), ("B", 100)):
         for seed in range(6):
-            denoiser.admit((owner, seed), image(seed), owner=owner)
+            denoiser.admit((owner, seed), image(first_seed + seed), owner=owner)
     assert Counter(advance.key[0] for advance in denoiser.tick()) == {"A": 2, "B": 2}
 
 
@@ -269,20 +269,9 @@ def test_a_guided_exact_image_needs_two_rows(family):
         Denoiser(family, exact_rows=1).admit("it", image(), exact=True)
 
 
-@pytest.mark.parametrize(
-    ("rows", "least", "bucket"),
-    [
-        (1, 1, 1), (2, 1, 2), (3, 1, 4), (4, 1, 4), (5, 1, 4), (6, 1, 8), (7, 1, 8), (8, 1, 8),
-        (9, 1, 8), (11, 1, 8), (12, 1, 16), (16, 1, 16), (17, 1, 16), (24, 1, 32), (1, 2, 2), (2, 2, 2),
-    ],
-)  # fmt: skip
-def test_choose_bucket(rows, least, bucket):
-    assert choose_bucket(rows, least) == bucket
-
-
 def test_guide_is_the_formula_for_each_image():
     output = torch.randn(7, 4, 2, 2, generator=torch.Generator().manual_seed(0))  # the last row is padding
-    scales, rows = [7.5, 1.0, 2.0, 1.0], [2, 1, 2, 1]
+    scales, rows = [7.5, 1.0, 2.0, 1.0], [(0, 1), (2,), (3, 4), (5,)]
     first, second, third, fourth = guide(output, scales, rows)
     assert torch.allclose(first, output[0:1] + 7.5 * (output[1:2] - output[0:1]))
     assert torch.equal(second, output[2:3])
@@ -292,12 +281,20 @@ def test_guide_is_the_formula_for_each_image():
 
 def test_guide_without_guidance_is_the_output():
     output = torch.randn(3, 4, 2, 2)
-    assert torch.equal(torch.cat(guide(output, [1, 1, 1], [1, 1, 1])), output)
+    assert torch.equal(torch.cat(guide(output, [1, 1, 1], [[0], [1], [2]])), output)
 
 
-def test_stack_repeats_the_first_part_behind():
+def test_guide_takes_a_row_that_several_images_share():
+    output = torch.randn(2, 4, 2, 2, generator=torch.Generator().manual_seed(0))
+    unguided, mild, strong = guide(output, [1.0, 3.0, 9.0], [(1,), (0, 1), (0, 1)])
+    assert torch.equal(unguided, output[1:2])
+    assert torch.allclose(mild, output[0:1] + 3 * (output[1:2] - output[0:1]))
+    assert torch.allclose(strong, output[0:1] + 9 * (output[1:2] - output[0:1]))
+
+
+def test_stack_makes_one_batch_of_one_row_parts():
     parts = [{"a": torch.full((1, 2), float(i))} for i in (3, 4)]
-    assert stack(parts, padding=2)["a"][:, 0].tolist() == [3, 4, 3, 3]
+    assert stack(parts)["a"][:, 0].tolist() == [3, 4]
 
 
 @pytest.mark.parametrize("shape", [(4, 16, 20), (1, 3, 16, 16), (2, 4, 16, 16), (16, 16), (4,)])

@@ -33,6 +33,12 @@ def test_builds_the_rows_class_with_its_options(name):
     assert len(scheduler.timesteps) >= 4
 
 
+@pytest.mark.parametrize("name", SCHEDULERS)
+@pytest.mark.parametrize("steps", [1, 2, 3, 20])
+def test_the_row_says_how_many_network_calls_a_run_takes(name, steps):
+    assert SCHEDULERS[name].calls(steps) == len(schedule.build(name, CONFIG, steps, seed=1).timesteps)
+
+
 def test_options_do_not_leak_from_one_scheduler_into_the_next():
     config = dict(CONFIG)
     before = {name: dict(schedule.build(name, CONFIG, 4, seed=1).config) for name in SCHEDULERS}

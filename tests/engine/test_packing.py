@@ -1,0 +1,86 @@
+"""Packing: who shares a call, and what a plan costs before anything runs."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+
+from engine.packing import ADMITTED_A_TICK, Load, Packer, choose_bucket, first_origin, row_names, simulate
+from engine.recipe import Recipe, Style
+
+
+def image(seed: int = 0, **changes) -> Recipe:
+    return Recipe(**{"seed": seed, "steps": 3, "scheduler": "Euler", "guidance_scale": 5, "width": 64, "height": 64, **changes})
+
+
+def cost(recipes: list[Recipe], *, exact: bool = False, **options) -> tuple[int, int]:
+    """(calls, rows with padding)."""
+    widths = [call.width for call, _ in simulate(recipes, Packer(**options), exact=exact)]
+    return len(widths), sum(widths)
+
+
+@pytest.mark.parametrize(
+    ("rows", "least", "bucket"),
+    [
+        (1, 1, 1), (2, 1, 2), (3, 1, 4), (4, 1, 4), (5, 1, 4), (6, 1, 8), (7, 1, 8), (8, 1, 8),
+        (9, 1, 8), (11, 1, 8), (12, 1, 16), (16, 1, 16), (17, 1, 16), (24, 1, 32), (1, 2, 2), (2, 2, 2),
+    ],
+)  # fmt: skip
+def test_choose_bucket(rows, least, bucket):
+    assert choose_bucket(rows, least) == bucket
+
+
+def test_nothing_waits_and_there_is_no_call() -> None:
+    assert Packer().pick({}) is None
+    assert list(simulate([], Packer())) == []
+
+
+def test_rows_of_one_name_are_computed_once() -> None:
+    waiting = {i: Load(("same", ("own", i)), (8, 8)) for i in range(3)}
+    call = Packer(max_rows=4).pick(waiting)
+    assert (call.images, call.rows, call.width) == ((0, 1, 2), ("same", ("own", 0), ("own", 1), ("own", 2)), 4)
+
+
+def test_an_image_that_does_not_fit_leaves_room_for_a_smaller_one() -> None:
+    waiting = {"two": Load((1, 2), (8, 8)), "two more": Load((3, 4), (8, 8)), "one": Load((5,), (8, 8))}
+    assert Packer(max_rows=3).pick(waiting).images == ("two", "one")
+
+
+def test_the_rows_of_a_recipe() -> None:
+    style = Style(name="Ink", prompt="{prompt}, ink", negative_prompt="colour")
+    guided, unguided = image(prompt="an owl", style=style), image(prompt="an owl", guidance_scale=1)
+    assert row_names(guided, "o") == (("o", "unconditional", "colour"), ("o", "conditional", "an owl, ink"))
+    assert row_names(unguided, "o") == (("o", "conditional", "an owl"),)
+    # An empty prompt still takes two rows: alone it is to be diffusers' own batch of two.
+    assert len(set(row_names(image(prompt="", negative_prompt=""), "o"))) == 2
+
+
+@pytest.mark.parametrize("changes", [{"prompt": "a cat"}, {"negative_prompt": "red"}, {"guidance_scale": 1}, {"style": Style(name="Ink")}])
+def test_images_begin_alike_whatever_their_words_and_guidance(changes) -> None:
+    assert first_origin(image()) == first_origin(image(**changes))
+
+
+@pytest.mark.parametrize("changes", [{"seed": 1}, {"scheduler": "DDIM"}, {"steps": 4}, {"width": 72}, {"model": "other"}])
+def test_images_begin_differently(changes) -> None:
+    assert first_origin(image()) != first_origin(image(**changes))
+
+
+def test_a_grid_of_seeds_and_scales_shares_its_first_call() -> None:
+    recipes = [image(seed, guidance_scale=scale, prompt="an owl") for seed, scale in product(range(3), (1, 5, 9))]
+    # First call: one unconditional and one conditional row a seed. Then 1 + 2 + 2 rows a seed.
+    assert cost(recipes, max_rows=32) == (3, 3 * 2 + 2 * 15)
+
+
+def test_more_images_than_are_admitted_at_once_join_a_tick_later() -> None:
+    recipes = [image(seed, steps=2) for seed in range(ADMITTED_A_TICK + 1)]
+    assert [call.width for call, _ in simulate(recipes, Packer(max_rows=64))] == [32, 34, 2]
+
+
+def test_exact_calls_have_one_width() -> None:
+    assert cost([image(seed, steps=2) for seed in range(5)], exact=True) == (4, 32)
+
+
+def test_a_simulated_call_names_a_recipe_that_is_in_it() -> None:
+    small, large = image(0, steps=1), image(1, steps=1, width=96)
+    assert [recipe for _, recipe in simulate([small, large], Packer())] == [small, large]
