@@ -92,7 +92,7 @@ class Bare:
 
     def __init__(self, ours: Ours):
         self._family = ours.device.denoiser.family
-        self._max_rows = ours.device.denoiser.max_rows
+        self._max_rows = ours.device.packer.max_rows
 
     @torch.inference_mode()
     def draw(self, recipes: Sequence[Recipe]) -> Drawn:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from PIL import Image
 
 from engine.catalog import ModelSpec
+from engine.packing import Packer
 from engine.recipe import Recipe
 
 Key = Hashable
@@ -58,6 +59,12 @@ class Device(Protocol):
     model: str | None
     """The resident model's name."""
 
+    packer: Packer
+    """How the resident model's calls are packed."""
+
+    width: int
+    """Rows of the last network call, padding included."""
+
     def load(self, spec: ModelSpec, report: Report) -> Any:
         """A model made ready beside the resident one. Raises ModelUnavailable; the resident one stays."""
 
@@ -82,10 +89,11 @@ class Device(Protocol):
     def latents(self, key: Key) -> Any:
         """An image's current latents as a float32 array (C, h, w), as the network's space has them."""
 
-    def facts(self, key: Key) -> DeviceFacts: ...
+    def facts(self, key: Key | None = None) -> DeviceFacts:
+        """What computed an image; with no key, what would compute one now (its bucket is 0)."""
 
     def drop(self, key: Key) -> None:
-        """Takes an image out of the ticks; what it has become can still be looked at."""
+        """Takes an image out of the ticks; what it has become can still be looked at, as long as there is room to keep it."""
 
     def forget(self, key: Key) -> None:
         """Frees all that is kept of an image."""

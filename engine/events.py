@@ -11,6 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from engine.errors import InvalidRequest
 from engine.recipe import Recipe
 
 
@@ -69,21 +70,36 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Made:
-    """A picture with all that is known of it. `path` is None when it could not be written: `unsaved` says why."""
+    """A picture with all that is known of it. `path` is None when it could not be written: `unsaved` says why, and
+    only then are its pixels kept in memory."""
 
     recipe: Recipe
     provenance: Provenance
-    image: Image.Image
     sha256: str
     """Of the RGB bytes, row by row."""
     path: Path | None = None
+    pixels: Image.Image | None = None
     unsaved: str = ""
+
+    @property
+    def image(self) -> Image.Image:
+        """The picture, read from its file. Raises InvalidRequest when the file is not there any more."""
+        if self.pixels is not None:
+            return self.pixels
+        try:
+            with Image.open(self.path) as image:
+                return image.convert("RGB")
+        except (OSError, AttributeError):
+            raise InvalidRequest(f"The file {self.path} is not there any more, or is damaged.") from None
 
 
 @dataclass(frozen=True)
 class Finished:
+    """`reused`: an equal picture was on disk already, and nothing was computed."""
+
     cell: int
     made: Made
+    reused: bool = False
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,16 @@ first told where everything stands.
 
 from __future__ import annotations
 
+import secrets
 import threading
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from engine.events import TERMINAL, Cancelled, Event, Finished, Made, Notice, Preview, Queued
-from engine.plan import Plan
+from engine.events import TERMINAL, Cancelled, Event, Failed, Finished, Made, Notice, Preview, Queued
+from engine.plan import Cell, Plan
 from engine.previewing import PreviewOptions
 
 
@@ -64,21 +66,41 @@ class Watcher:
         return event
 
 
+@dataclass(frozen=True)
+class Standing:
+    """Where a job stands at one moment. `version` grows with every event; equal versions are equal standings."""
+
+    version: int
+    plan: Plan
+    cells: Mapping[int, Event]
+    """The last word of each cell that has had one."""
+    notices: tuple[Notice, ...]
+    loading: Notice | None
+    """The newest progress of a model's load, while the job waits for it."""
+
+
 @dataclass(eq=False)
 class Job:
-    """What was asked for, by whom, and where it stands. Thread-safe."""
+    """What was asked for, by whom, and where it stands. Thread-safe. Its plan may grow."""
 
     plan: Plan
     owner: str = ""
     previews: PreviewOptions = field(default_factory=PreviewOptions)
+    reuse: bool = False
+    """Whether equal pictures on disk are taken instead of making them again."""
     id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
+    key: str = field(default_factory=lambda: secrets.token_urlsafe(18))
+    """What lets a browser look at the job. Not its id: that is part of file names, which travel."""
 
     def __post_init__(self) -> None:
+        self.begun = time.time()
         self._lock = threading.Lock()
+        self._version = 0
+        self._loading: Notice | None = None
         self._watchers: list[Watcher] = []
         self._queued: dict[int, Queued] = {}
         self._newest: dict[int, Preview] = {}
-        self._ends: dict[int, Event] = {}
+        self._ends: dict[int, Finished | Failed | Cancelled] = {}
         self._notices: list[Notice] = []
 
     @property
@@ -86,9 +108,10 @@ class Job:
         with self._lock:
             return len(self._ends) == len(self.plan.cells)
 
-    def ended(self, cell: int) -> bool:
+    def end(self, cell: int) -> Finished | Failed | Cancelled | None:
+        """How a cell ended; None while it has not."""
         with self._lock:
-            return cell in self._ends
+            return self._ends.get(cell)
 
     def publish(self, event: Event) -> None:
         """Tells every watcher. An event of a cell that has ended is dropped: its end was its last word."""
@@ -97,11 +120,34 @@ class Job:
             if cell in self._ends or len(self._ends) == len(self.plan.cells):
                 return
             self._remember(event)
+            self._version += 1
             for watcher in self._watchers:
                 watcher.put(event)
             if len(self._ends) == len(self.plan.cells):
                 for watcher in self._watchers:
                     watcher.seal()
+                self._watchers.clear()
+
+    def grow(self, plan: Plan) -> tuple[Cell, ...]:
+        """Takes on a plan that has all cells of this one and more; returns the new ones. What has ended stays as it is.
+
+        Those who watch are told of the new cells too, unless the last end has been told already: they watch anew then.
+        Raises ValueError when a cell is missing or has changed.
+        """
+        with self._lock:
+            recipes = {cell.index: cell.recipe for cell in plan.cells}
+            if plan.exact != self.plan.exact or any(recipes.get(cell.index) != cell.recipe for cell in self.plan.cells):
+                raise ValueError("a plan can only grow")
+            known = {cell.index for cell in self.plan.cells}
+            self.plan = plan
+            self._version += 1
+            return tuple(cell for cell in plan.cells if cell.index not in known)
+
+    def standing(self) -> Standing:
+        """Where everything stands now."""
+        with self._lock:
+            cells: dict[int, Event] = {**self._queued, **self._newest, **self._ends}
+            return Standing(self._version, self.plan, cells, tuple(self._notices), self._loading)
 
     def watch(self) -> Watcher:
         """A mailbox that starts with how things stand now: notices, each cell's newest preview, and the ends."""
@@ -143,6 +189,8 @@ class Job:
             return {end.cell: end.made for end in ends if end.made}
 
     def _remember(self, event: Event) -> None:
+        if not isinstance(event, Notice | Queued):
+            self._loading = None
         if isinstance(event, TERMINAL):
             self._ends[event.cell] = event
             self._newest.pop(event.cell, None)
@@ -154,5 +202,7 @@ class Job:
             self._queued.pop(event.cell, None)
         elif isinstance(event, Queued):
             self._queued[event.cell] = event
-        elif isinstance(event, Notice) and event.progress is None:
+        elif event.progress is None:
             self._notices.append(event)
+        else:
+            self._loading = event

@@ -80,12 +80,30 @@ def record(recipe: Recipe, provenance: Provenance) -> str:
     return json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
+@dataclass(frozen=True)
+class Record:
+    """Darkroom's own record in a picture."""
+
+    recipe: Recipe
+    provenance: Provenance
+
+
+def read_record(file: Path) -> tuple[Record, Image.Image]:
+    """Darkroom's record in a picture, and the picture. Raises UnreadablePicture when it carries none, OSError when it is gone."""
+    texts, image = _open_png(file)
+    try:
+        content = json.loads(texts["darkroom"])
+        return Record(Recipe.model_validate(content["recipe"]), Provenance(**content["provenance"])), image
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise UnreadablePicture("This PNG carries no record of Darkroom's.") from None
+
+
 def read_picture(file: Path) -> Found:
     """The settings in a PNG made by Darkroom or A1111. Raises UnreadablePicture with what is the matter.
 
     What it returns is somebody else's text: plain strings and numbers, checked by Recipe before they are used.
     """
-    texts = _text_chunks(file)
+    texts, _ = _open_png(file)
     if "darkroom" in texts:
         try:
             recipe = Recipe.model_validate(json.loads(texts["darkroom"])["recipe"])
@@ -136,14 +154,14 @@ def _read_pairs(pairs: dict[str, str], settings: dict[str, Any]) -> list[str]:
     return notes
 
 
-def _text_chunks(file: Path) -> dict[str, str]:
-    """A PNG's text chunks. The pixels are read too, as a truncated file shows only then."""
+def _open_png(file: Path) -> tuple[dict[str, str], Image.Image]:
+    """A PNG's text chunks and pixels, which are read too, as a truncated file shows only then."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(file, formats=("PNG",)) as image:
                 image.load()
-                texts = {key: value[:MAX_RECORD] for key, value in image.text.items()}
+                return {key: value[:MAX_RECORD] for key, value in image.text.items()}, image
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise UnreadablePicture("This picture is too large to be read for its settings.") from None
     except (OSError, ValueError, SyntaxError, IndexError, struct.error) as error:  # what Pillow raises on damaged chunks
@@ -152,7 +170,6 @@ def _text_chunks(file: Path) -> dict[str, str]:
         if _head(file) == b"\x89PNG\r\n\x1a\n":
             raise UnreadablePicture("This PNG is damaged or was cut short: copy it again from where it came from.") from None
         raise UnreadablePicture("This file is no PNG picture, whatever its name says: drop a PNG made by Darkroom or A1111.") from None
-    return texts
 
 
 def _head(file: Path) -> bytes:

@@ -21,18 +21,21 @@ from PIL import Image
 
 from engine import metadata
 from engine.catalog import Catalog, ModelSpec
-from engine.device import Advance, Device, Key, TokenCount
+from engine.device import Advance, Device, DeviceFacts, Key, TokenCount
 from engine.errors import EngineError, ModelUnavailable, NotSaved
 from engine.events import Cancelled, Event, Failed, Finished, Made, Notice, Preview, Provenance, Queued
+from engine.history import History
 from engine.job import Job
 from engine.outputs import write_picture
+from engine.packing import ADMITTED_A_TICK, Packer
 from engine.plan import Cell
 from engine.previewing import SHARE, PreviewBudget
+from engine.speed import Speed
 
 log = logging.getLogger(__name__)
 
-ADMITTED_A_TICK = 16
-"""Building a scheduler takes milliseconds: a large plan must not hold up the images under way."""
+REHEARSED_SECONDS = 0.25
+"""A lone call that takes longer than this is not followed by a wider one just to know its speed."""
 
 
 @dataclass(eq=False)  # a task is itself, whatever its arrays hold
@@ -57,16 +60,19 @@ class Task:
 
 class Worker:
     """Runs jobs on one device. `open_device` is called in the worker's own thread, which it keeps; `folder` says
-    where a picture made now is written."""
+    where a picture made now is written, `history` what was made before."""
 
-    def __init__(self, open_device: Callable[[], Device], catalog: Catalog, folder: Callable[[], Path]):
+    def __init__(self, open_device: Callable[[], Device], catalog: Catalog, folder: Callable[[], Path], history: History):
         self._open_device = open_device
         self._catalog = catalog
         self._folder = folder
+        self._history = history
+        self.speed = Speed()
         self._inbox: queue.Queue[Callable[[], None]] = queue.Queue()
         self._waiting: list[Task] = []
         self._live: dict[Key, Task] = {}
         self._loading: str | None = None
+        self._rehearsing: str | None = None
         self._ready: tuple[str, Any] | None = None  # a loaded model that waits for the last images of the old one
         self._device: Device | None = None
         self._budget = PreviewBudget(SHARE["cpu"])
@@ -76,8 +82,11 @@ class Worker:
         self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
         self._thread.start()
 
-    def submit(self, job: Job, latents: Mapping[int, Any] | None = None) -> None:
-        tasks = [Task(job, cell, (latents or {}).get(cell.index)) for cell in job.plan.cells]
+    def submit(self, job: Job, cells: Sequence[Cell], latents: Mapping[int, Any] | None = None) -> None:
+        """Queues cells of a job; those of one model follow each other, since changing models is what costs most."""
+        models = list(dict.fromkeys(cell.recipe.model for cell in cells))
+        tasks = [Task(job, cell, (latents or {}).get(cell.index)) for cell in cells]
+        tasks.sort(key=lambda task: models.index(task.cell.recipe.model))
         self._put(lambda: self._enqueue(tasks))
 
     def stop(self, job: Job, cells: set[int] | None = None, *, finish_current: bool = False) -> None:
@@ -113,6 +122,25 @@ class Worker:
         """From any thread, without waiting for the device; None while that model is not the resident one."""
         device = self._device
         return device.count_tokens(text) if device is not None and device.model == model else None
+
+    def packer(self, spec: ModelSpec) -> Packer:
+        """A packer like the one that this model's calls are, or would be, packed with. From any thread."""
+        device = self._device
+        if device is not None and device.model == spec.name:
+            used = device.packer
+            return Packer(used.max_rows, used.exact_rows, used.padded)
+        kind = device.kind if device is not None else "cpu"
+        return Packer(spec.max_rows.get(kind, 2), padded=kind == "cuda")
+
+    def facts(self, model: str) -> DeviceFacts | None:
+        """What would compute a picture of this model now; None while it is not the resident one. From any thread."""
+        device = self._device
+        return device.facts() if device is not None and device.model == model else None
+
+    @property
+    def preview_share(self) -> float:
+        """The part of the time worked that previews may add."""
+        return self._budget.share
 
     @property
     def resident(self) -> str | None:
@@ -178,6 +206,7 @@ class Worker:
 
     def _warm(self, spec: ModelSpec) -> None:
         if not self._busy() and self._loading is None and self.resident != spec.name:
+            self._rehearsing = spec.name
             self._load(spec, tell=[])
 
     def _begin(self) -> None:
@@ -190,6 +219,7 @@ class Worker:
             name, loaded = self._ready
             self._ready = None
             self._opened().install(loaded)
+            self._rehearse(name)
             log.info("%s is ready", name)
         if self._ready or not self._waiting:
             return
@@ -199,6 +229,38 @@ class Worker:
         self._waiting = [task for task in self._waiting if task not in fitting]
         for task in fitting:
             self._admit(task)
+
+    def _rehearse(self, model: str) -> None:
+        """Of a model loaded before anybody asked: the time of a lone call and, where that is short, of the widest.
+
+        The first estimate of a grid is then measured, not guessed, and the first picture finds a network that has run.
+        """
+        if self._rehearsing != model or self._waiting or not self._inbox.empty():
+            return
+        self._rehearsing = None
+        spec, device = self._catalog.find(model), self._opened()
+        try:
+            self._rehearse_call(device, spec, 1)  # the first call ever is slower than any other
+            seconds = self._rehearse_call(device, spec, 1)
+            if seconds <= REHEARSED_SECONDS:
+                self._rehearse_call(device, spec, max(device.packer.max_rows // 2, 1))
+        except Exception:  # nothing depends on it
+            log.exception("the rehearsal of %s failed", model)
+
+    def _rehearse_call(self, device: Device, spec: ModelSpec, images: int) -> float:
+        keys: list[Key] = [("rehearsal", i) for i in range(images)]
+        recipe = spec.recipe(steps=2)
+        try:
+            for seed, key in enumerate(keys):
+                device.admit(key, recipe.replace(seed=seed), owner="", exact=False, latents=None)
+            start = time.perf_counter()
+            device.tick()
+            seconds = time.perf_counter() - start
+        finally:
+            for key in keys:
+                device.forget(key)
+        self.speed.called(spec.name, recipe.width * recipe.height, device.width, seconds)
+        return seconds
 
     def _want(self, model: str) -> None:
         """Has a model loaded beside the resident one, unless something is being loaded already."""
@@ -251,6 +313,9 @@ class Worker:
         recipe, exact = task.cell.recipe, task.job.plan.exact
         try:
             device = self._opened()
+            if task.job.reuse and task.latents is None and (made := self._history.find(recipe, exact, device.facts())):
+                task.publish(Finished(task.cell.index, made, reused=True))
+                return
             task.total = device.admit(task.key, recipe, owner=task.job.owner or task.job.id, exact=exact, latents=task.latents)
         except EngineError as error:
             self._fail(task, str(error))
@@ -284,7 +349,11 @@ class Worker:
         device = self._opened()
         start = time.perf_counter()
         advances = device.tick()
-        self._budget.worked(time.perf_counter() - start)
+        seconds = time.perf_counter() - start
+        self._budget.worked(seconds)
+        if advances:
+            recipe = self._live[advances[0].key].cell.recipe
+            self.speed.called(recipe.model, recipe.width * recipe.height, device.width, seconds)
         methods = self._choose_previews(device, advances)
         for advance in advances:
             task = self._live[advance.key]
@@ -330,11 +399,16 @@ class Worker:
         return image, method
 
     def _finish(self, task: Task) -> None:
+        start = time.perf_counter()
         try:
             made = self._develop(task)
         except Exception as error:  # noqa: BLE001 - this image's failure
             self._fail(task, *_explain(error))
             return
+        recipe = task.cell.recipe
+        self.speed.developed(recipe.model, recipe.width * recipe.height, time.perf_counter() - start)
+        if task.latents is None:  # noise that was handed in is in no recipe
+            self._history.remember(made)
         self._live.pop(task.key, None)
         self._opened().drop(task.key)
         task.publish(Finished(task.cell.index, made))
@@ -389,8 +463,8 @@ class Worker:
             path = write_picture(metadata.png_bytes(image, recipe, provenance), self._folder(), name)
         except NotSaved as error:
             task.publish(Notice(str(error), cell=task.cell.index))
-            return Made(recipe, provenance, image, sha256, unsaved=str(error))
-        return Made(recipe, provenance, image, sha256, path)
+            return Made(recipe, provenance, sha256, pixels=image, unsaved=str(error))
+        return Made(recipe, provenance, sha256, path)
 
 
 def _explain(error: Exception) -> tuple[str, str]:

@@ -16,6 +16,7 @@ from engine.catalog import Catalog, Limits, ModelSpec
 from engine.device import Advance, DeviceFacts, Key, Report, TokenCount
 from engine.engine import Engine
 from engine.errors import SpoiltPicture
+from engine.packing import Packer
 from engine.recipe import Recipe
 from tests.conftest import ROOT
 
@@ -63,6 +64,8 @@ class FakeDevice:
     def __init__(self, tick_seconds: float = 0.0, *, images_a_tick: int = 8):
         self.tick_seconds = tick_seconds
         self.images_a_tick = images_a_tick
+        self.packer = Packer(max_rows=2 * images_a_tick)
+        self.width = 0
         self.history: list[tuple] = []
         self.model: str | None = None
         self.costs = {"linear": 0.0, "vae": 60.0}
@@ -127,6 +130,7 @@ class FakeDevice:
             error, self.tick_error = self.tick_error, None
             raise error
         picked = self._live[: self.images_a_tick]
+        self.width = 2 * len(picked)
         self.history.append(("tick", tuple(picked)))
         return [self._advance(key, len(picked)) for key in picked]
 
@@ -154,8 +158,9 @@ class FakeDevice:
     def latents(self, key: Key) -> numpy.ndarray:
         return self._images[key].latents
 
-    def facts(self, key: Key) -> DeviceFacts:
-        return DeviceFacts("fake-revision", "cpu", "float32", self._images[key].bucket, {"darkroom": "test"})
+    def facts(self, key: Key | None = None) -> DeviceFacts:
+        bucket = self._images[key].bucket if key is not None else 0
+        return DeviceFacts("fake-revision", "cpu", "float32", bucket, {"darkroom": "test"})
 
     def drop(self, key: Key) -> None:
         self.history.append(("drop", key))
@@ -165,6 +170,8 @@ class FakeDevice:
     def forget(self, key: Key) -> None:
         self.history.append(("forget", key))
         self._images.pop(key, None)
+        if key in self._live:
+            self._live.remove(key)
 
     def count_tokens(self, text: str) -> TokenCount | None:
         words = text.split()

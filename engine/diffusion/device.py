@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,38 @@ import engine
 from engine.catalog import ModelSpec
 from engine.device import Advance, DeviceFacts, Key, Report, TokenCount
 from engine.diffusion.denoiser import Denoiser
+from engine.diffusion.families import StableDiffusion
 from engine.diffusion.loading import Loaded, load, pick_device, pick_dtype
+from engine.diffusion.previews import Previewers
 from engine.diffusion.trajectory import Trajectory
 from engine.errors import ModelUnavailable, SpoiltPicture
-from engine.packing import EXACT_ROWS
+from engine.packing import EXACT_ROWS, Packer
 from engine.recipe import Recipe
+
+KEPT_BYTES = 256 * 2**20
+"""Of steps kept to be looked at again: 100 pictures of 512 x 512 pixels and 50 steps take 160 MB."""
+
+
+@dataclass
+class Kept:
+    """What is kept of an image: its trajectory, and how to look at it."""
+
+    trajectory: Trajectory
+    family: StableDiffusion | None
+    """None once its model has made way for another's."""
+    previewers: Previewers
+    revision: str
+    live: bool = True
+
+    @property
+    def bytes(self) -> int:
+        return sum(one.nbytes for one in (*self.trajectory.x0, self.trajectory.latents))
+
+    def part(self) -> None:
+        """Lets go of the model: the linear map is all that is left to look with."""
+        self.family, self.previewers = None, self.previewers.rough()
+        self.trajectory.x0 = [one.cpu() for one in self.trajectory.x0]
+        self.trajectory.latents = self.trajectory.latents.cpu()
 
 
 class TorchDevice:
@@ -34,7 +62,7 @@ class TorchDevice:
         self._exact_rows = exact_rows
         self._loaded: Loaded | None = None
         self._denoiser: Denoiser | None = None
-        self._kept: dict[Key, tuple[Trajectory, Loaded]] = {}
+        self._kept: dict[Key, Kept] = {}
         self.kind = self._device.type
 
     @property
@@ -47,6 +75,14 @@ class TorchDevice:
             raise ModelUnavailable("No model is loaded yet: try again in a moment.")
         return self._denoiser
 
+    @property
+    def packer(self) -> Packer:
+        return self.denoiser.packer
+
+    @property
+    def width(self) -> int:
+        return self.denoiser.width
+
     def load(self, spec: ModelSpec, report: Report) -> Loaded:
         return load(spec, self._device, self._dtype, report, self._cache)
 
@@ -54,8 +90,8 @@ class TorchDevice:
         self._loaded = loaded
         rows = loaded.spec.max_rows.get(self.kind, 2)
         self._denoiser = Denoiser(loaded.family, max_rows=rows, exact_rows=self._exact_rows)
-        # Kept images of the old model hold its decoder; freeing its memory comes before scrubbing back into them.
-        self._kept.clear()
+        for kept in self._kept.values():  # they must not hold the old model's memory
+            kept.part()
         gc.collect()
         if self.kind == "cuda":
             torch.cuda.empty_cache()
@@ -64,47 +100,59 @@ class TorchDevice:
         start = None if latents is None else torch.as_tensor(latents)
         trajectory = self.denoiser.admit(key, recipe, owner=owner, exact=exact, latents=start)
         assert self._loaded is not None
-        self._kept[key] = (trajectory, self._loaded)
+        self._kept[key] = Kept(trajectory, self._loaded.family, self._loaded.previewers, self._loaded.revision)
         return trajectory.total
 
     def tick(self) -> list[Advance]:
         return self.denoiser.tick() if self._denoiser else []
 
     def preview_costs(self, key: Key) -> dict[str, float]:
-        trajectory, loaded = self._kept[key]
-        return loaded.previewers.costs(trajectory.latents[0, 0].numel())
+        kept = self._kept[key]
+        return kept.previewers.costs(kept.trajectory.latents[0, 0].numel())
 
     def preview(self, key: Key, method: str, step: int | None = None) -> Image.Image:
-        trajectory, loaded = self._kept[key]
-        if step is not None and not 1 <= step <= len(trajectory.x0):
-            raise IndexError(f"step {step} of {len(trajectory.x0)}")
-        if method not in loaded.previewers.methods:
+        kept = self._kept[key]
+        x0 = kept.trajectory.x0
+        if step is not None and not 1 <= step <= len(x0):
+            raise IndexError(f"step {step} of {len(x0)}")
+        if method not in kept.previewers.methods:
             method = "linear"
-        return loaded.previewers.show(method, trajectory.x0[-1 if step is None else step - 1])
+        return kept.previewers.show(method, x0[-1 if step is None else step - 1])
 
     @torch.inference_mode()
     def picture(self, key: Key) -> Image.Image:
-        trajectory, loaded = self._kept[key]
-        image = loaded.family.decode(trajectory.latents if trajectory.done else trajectory.x0[-1].float())
+        kept = self._kept[key]
+        if kept.family is None:
+            raise KeyError(key)
+        image = kept.family.decode(kept.trajectory.latents if kept.trajectory.done else kept.trajectory.x0[-1].float())
         if image.getextrema() == ((0, 0),) * 3:
             raise SpoiltPicture("The picture came out all black: try another scheduler, a lower CFG scale, or --dtype float32.")
         return image
 
     def latents(self, key: Key) -> Any:
-        return self._kept[key][0].latents[0].float().cpu().numpy()
+        return self._kept[key].trajectory.latents[0].float().cpu().numpy()
 
-    def facts(self, key: Key) -> DeviceFacts:
-        trajectory, loaded = self._kept[key]
+    def facts(self, key: Key | None = None) -> DeviceFacts:
+        if key is not None:
+            revision, bucket = self._kept[key].revision, self._kept[key].trajectory.bucket
+        elif self._loaded is not None:
+            revision, bucket = self._loaded.revision, 0
+        else:
+            raise ModelUnavailable("No model is loaded yet: try again in a moment.")
         name = torch.cuda.get_device_name(self._device) if self.kind == "cuda" else "cpu"
         versions = {
             "darkroom": engine.__version__, "torch": torch.__version__,
             "diffusers": diffusers.__version__, "transformers": transformers.__version__,
         }  # fmt: skip
-        return DeviceFacts(loaded.revision, name, str(loaded.family.dtype).removeprefix("torch."), trajectory.bucket, versions)
+        return DeviceFacts(revision, name, str(self._dtype).removeprefix("torch."), bucket, versions)
 
     def drop(self, key: Key) -> None:
         if self._denoiser is not None:
             self._denoiser.drop(key)
+        if key in self._kept:
+            self._kept[key].live = False
+            self._kept[key].trajectory.rest()
+            self._make_room()
 
     def forget(self, key: Key) -> None:
         self.drop(key)
@@ -113,3 +161,11 @@ class TorchDevice:
     def count_tokens(self, text: str) -> TokenCount | None:
         loaded = self._loaded
         return loaded.family.tokens.count(text) if loaded else None
+
+    def _make_room(self) -> None:
+        """Forgets the oldest images whose steps take more room than there is for them."""
+        total = sum(kept.bytes for kept in self._kept.values())
+        for key in [key for key, kept in self._kept.items() if not kept.live]:
+            if total <= KEPT_BYTES:
+                return
+            total -= self._kept.pop(key).bytes

@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
+from copy import copy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,9 @@ import torch
 from PIL import Image
 
 from engine.diffusion.families import StableDiffusion, to_image
+
+MEASURED_SIDE = 8
+"""Latents, along a side, of the picture by which a previewer's cost is first measured."""
 
 FITTED_LATENTS = 8
 """Random latents decoded to fit the linear map: 8 x 16 x 16 pixels for 15 unknowns."""
@@ -25,13 +30,20 @@ class Previewers:
     """The previewers of one loaded model and what each costs here."""
 
     def __init__(self, family: StableDiffusion, factors: torch.Tensor, tiny: Any | None = None):
-        self._family = family
         self._factors = factors.to(family.device, torch.float32)  # (C + 1, 3), the last row is the offset
-        self._tiny = tiny
-        self.methods: dict[str, Callable[[torch.Tensor], Image.Image]] = {"linear": self._linear, "vae": family.decode}
-        if tiny is not None:
-            self.methods["tiny"] = self._tiny_decode
-        self._seconds_a_latent = {name: self._measure(name) for name in self.methods}
+        self.methods: dict[str, Callable[[torch.Tensor], Image.Image]] = {
+            "linear": partial(linear, self._factors), "vae": family.decode, **({"tiny": partial(tiny_decode, tiny)} if tiny else {}),
+        }  # fmt: skip
+        empty = torch.zeros(1, family.latent_channels, MEASURED_SIDE, MEASURED_SIDE, device=family.device)
+        self._seconds_a_latent = {name: _measure(method, empty) for name, method in self.methods.items()}
+
+    def rough(self) -> Previewers:
+        """The linear map alone, on the CPU, without the model."""
+        rough = copy(self)
+        rough._factors = self._factors.cpu()
+        rough.methods = {"linear": partial(linear, rough._factors)}
+        rough._seconds_a_latent = {"linear": self._seconds_a_latent["linear"]}
+        return rough
 
     @torch.inference_mode()
     def show(self, name: str, x0: torch.Tensor) -> Image.Image:
@@ -46,25 +58,27 @@ class Previewers:
         """Seconds a picture of h x w = `latents`, by previewer."""
         return {name: seconds * latents for name, seconds in self._seconds_a_latent.items()}
 
-    def _linear(self, x0: torch.Tensor) -> Image.Image:
-        pixels = torch.einsum("bchw,cr->brhw", x0, self._factors[:-1]) + self._factors[-1].view(1, 3, 1, 1)
-        return to_image(pixels)
 
-    def _tiny_decode(self, x0: torch.Tensor) -> Image.Image:
-        # AutoencoderTiny takes latents as the network sees them: its scaling factor is 1.
-        return to_image(self._tiny.decode(x0.to(self._tiny.dtype), return_dict=False)[0])
+def linear(factors: torch.Tensor, x0: torch.Tensor) -> Image.Image:
+    """x0 (1, C, h, w) as one pixel a latent, by `factors` (C + 1, 3), the last row of which is the offset."""
+    pixels = torch.einsum("bchw,cr->brhw", x0, factors[:-1]) + factors[-1].view(1, 3, 1, 1)
+    return to_image(pixels)
 
-    @torch.inference_mode()
-    def _measure(self, name: str) -> float:
-        """Seconds a latent of one previewer, from its second of two small pictures."""
-        side = 8
-        x0 = torch.zeros(1, self._family.latent_channels, side, side, device=self._family.device)
-        seconds = 0.0
-        for _ in range(2):
-            start = time.perf_counter()
-            self.methods[name](x0)
-            seconds = time.perf_counter() - start
-        return seconds / side**2
+
+def tiny_decode(tiny: Any, x0: torch.Tensor) -> Image.Image:
+    """x0 through an AutoencoderTiny, which takes latents as the network sees them: its scaling factor is 1."""
+    return to_image(tiny.decode(x0.to(tiny.dtype), return_dict=False)[0])
+
+
+@torch.inference_mode()
+def _measure(method: Callable[[torch.Tensor], Image.Image], x0: torch.Tensor) -> float:
+    """Seconds a latent of one previewer, from its second of two pictures."""
+    seconds = 0.0
+    for _ in range(2):
+        start = time.perf_counter()
+        method(x0)
+        seconds = time.perf_counter() - start
+    return seconds / x0[0, 0].numel()
 
 
 @torch.inference_mode()

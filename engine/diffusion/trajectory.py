@@ -45,10 +45,9 @@ class Trajectory:
         rows = row_names(self.recipe, self.key if self.step else self.origin)
         return Load(rows, tuple(self.latents.shape[2:]), self.exact, self.owner)
 
-    @property
-    def total(self) -> int:
+    def __post_init__(self) -> None:
+        self.total = len(self.scheduler.timesteps)
         """Network calls, which is not always the recipe's steps: second-order rules take two a step."""
-        return len(self.scheduler.timesteps)
 
     @property
     def done(self) -> bool:
@@ -67,3 +66,7 @@ class Trajectory:
         self.latents = self.scheduler.step(prediction, self.timestep, self.latents, return_dict=False, **self.step_options)[0]
         self.x0.append(x0.to(torch.float16))
         self.step += 1
+
+    def rest(self) -> None:
+        """Lets go of what only stepping needs: an image that has ended is kept to be looked at."""
+        self.scheduler, self.step_options, self.conditioning = None, {}, ()

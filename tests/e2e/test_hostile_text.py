@@ -124,7 +124,7 @@ def build_showcase(catalog: Catalog, texts: list[str]) -> gr.Blocks:
 def made(prompt: str) -> Made:
     provenance = Provenance("revision", "cpu", "float32", 1, False, 4, 4, 1.25)
     recipe = Recipe(prompt=prompt, seed=1, steps=4, width=64, height=64)
-    return Made(recipe, provenance, IMAGE, hashlib.sha256(IMAGE.tobytes()).hexdigest())
+    return Made(recipe, provenance, hashlib.sha256(IMAGE.tobytes()).hexdigest(), pixels=IMAGE)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from engine.plan import Cell, Plan
 from engine.recipe import Recipe
 
 IMAGE, OTHER = Image.new("RGB", (1, 1)), Image.new("RGB", (1, 1), "white")
-MADE = Made(Recipe(), Provenance("", "cpu", "float32", 1, False, 9, 9, 1.0), IMAGE, "0" * 64, Path("picture.png"))
+MADE = Made(Recipe(), Provenance("", "cpu", "float32", 1, False, 9, 9, 1.0), "0" * 64, Path("picture.png"))
 ENDS: dict[str, Callable[[int], Event]] = {
     "finished": lambda cell: Finished(cell, MADE),
     "failed": lambda cell: Failed(cell, "no"),
@@ -228,7 +228,7 @@ def test_done_and_ended_follow_the_cells() -> None:
     job = job_of(2)
     assert not job.done
     job.publish(Failed(1, "no"))
-    assert (job.ended(0), job.ended(1), job.done) == (False, True, False)
+    assert (job.end(0), job.end(1) is not None, job.done) == (None, True, False)
     job.publish(Finished(0, MADE))
     assert job.done
 

@@ -81,7 +81,8 @@ def kinds(job: Job) -> list[str]:
 
 
 def files(engine: Engine) -> list[Path]:
-    return [file for file in engine.outputs.rglob("*") if file.is_file()]
+    """What lies under outputs, but for what only Darkroom itself reads."""
+    return [file for file in engine.outputs.rglob("*") if file.is_file() and ".cache" not in file.parts]
 
 
 def provenance(file: Path) -> dict:

@@ -31,7 +31,7 @@ def recipe(**changes: object) -> Recipe:
 
 def made(step: int = 4, *, path: Path | None = Path("outputs/owl.png"), **changes: object) -> Made:
     provenance = Provenance("revision", "cpu", "float32", 1, False, step, 4, 1.25)
-    return Made(recipe(**changes), provenance, IMAGE, hashlib.sha256(IMAGE.tobytes()).hexdigest(), path)
+    return Made(recipe(**changes), provenance, hashlib.sha256(IMAGE.tobytes()).hexdigest(), path, None if path else IMAGE)
 
 
 def view(count: int, *events: Event, **changes: object) -> JobView:

@@ -29,7 +29,7 @@ def recipe(**changes: object) -> Recipe:
 
 def made(step: int = 4, *, path: Path | None = None, seconds: float = 1.25, **changes: object) -> Made:
     provenance = Provenance("revision", "cpu", "float32", 1, False, step, 4, seconds)
-    return Made(recipe(**changes), provenance, SMALL, hashlib.sha256(SMALL.tobytes()).hexdigest(), path)
+    return Made(recipe(**changes), provenance, hashlib.sha256(SMALL.tobytes()).hexdigest(), path, None if path else SMALL)
 
 
 def job_view(count: int = 1) -> JobView:

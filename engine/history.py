@@ -1,0 +1,128 @@
+"""History: which picture was made from which recipe, so that an equal one need not be made again.
+
+A SQLite file beside the pictures. It only points at them: each PNG carries all that is known of it, and what the file
+says is believed, not the index. Losing the index loses no picture.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from engine import metadata
+from engine.device import DeviceFacts
+from engine.errors import UnreadablePicture
+from engine.events import Made
+from engine.recipe import Recipe
+
+log = logging.getLogger(__name__)
+
+SCHEMA_VERSION = 1
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS pictures (key TEXT PRIMARY KEY, path TEXT NOT NULL, sha256 TEXT NOT NULL, made REAL NOT NULL) WITHOUT ROWID
+"""
+BUSY_SECONDS = 2.0
+"""How long to wait for another Darkroom that writes to the same file."""
+
+
+class History:
+    """One index file. Thread-safe. Trouble with it (a full disk, a damaged file) is logged and costs only the reuse."""
+
+    def __init__(self, file: Path):
+        self._file = file
+        self._lock = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+        self._broken = False
+
+    def remember(self, made: Made) -> None:
+        """Notes a finished picture that is on disk; any other is no replacement for making it."""
+        if made.path is None or made.provenance.unfinished:
+            return
+        facts = made.provenance
+        key = _key(made.recipe, facts.exact, facts.model_revision, facts.device, facts.dtype, facts.versions)
+        row = (key, str(made.path.resolve()), made.sha256, time.time())
+        self._run("INSERT OR REPLACE INTO pictures VALUES (?, ?, ?, ?)", row)
+
+    def find(self, recipe: Recipe, exact: bool, facts: DeviceFacts) -> Made | None:
+        """The picture of an equal recipe, made by the same weights, device, number format, versions and exactness.
+
+        None when there is none, or its file is gone, damaged or another than was written.
+        """
+        key = _key(recipe, exact, facts.model_revision, facts.device, facts.dtype, facts.versions)
+        rows = self._run("SELECT path, sha256 FROM pictures WHERE key = ?", (key,))
+        if not rows:
+            return None
+        path, sha256 = Path(rows[0][0]), rows[0][1]
+        made = _read(path)
+        if made is not None and (made.recipe, made.sha256) == (recipe, sha256):
+            return made
+        self._run("DELETE FROM pictures WHERE key = ?", (key,))
+        return None
+
+    def knows(self, recipe: Recipe, exact: bool, facts: DeviceFacts) -> bool:
+        """Whether there probably is such a picture; its file is not looked at."""
+        key = _key(recipe, exact, facts.model_revision, facts.device, facts.dtype, facts.versions)
+        return bool(self._run("SELECT 1 FROM pictures WHERE key = ?", (key,)))
+
+    def close(self) -> None:
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+            self._connection, self._broken = None, True
+
+    def _run(self, statement: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+        with self._lock:
+            if self._broken:
+                return []
+            try:
+                if self._connection is None:
+                    self._connection = self._open()
+                with self._connection:
+                    return self._connection.execute(statement, values).fetchall()
+            except (sqlite3.Error, OSError) as error:
+                log.warning("%s cannot be used (%s): pictures made before are made again.", self._file, error)
+                self._broken = not isinstance(error, sqlite3.OperationalError)  # busy or full may pass, damage does not
+                return []
+
+    def _open(self) -> sqlite3.Connection:
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(self._file, timeout=BUSY_SECONDS, check_same_thread=False)
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")
+            [(version,)] = connection.execute("PRAGMA user_version").fetchall()
+            if version not in (0, SCHEMA_VERSION):
+                raise sqlite3.DatabaseError(f"it was written by another version of Darkroom ({version})")
+            connection.execute(_SCHEMA)
+            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            connection.commit()
+        except sqlite3.Error:
+            connection.close()
+            raise
+        return connection
+
+
+def _key(recipe: Recipe, exact: bool, revision: str, device: str, dtype: str, versions: Mapping[str, str]) -> str:
+    """What decides a picture's pixels: with versions and device, since both may change the last bits."""
+    content = {
+        "recipe": recipe.model_dump(mode="json"), "exact": exact, "revision": revision,
+        "device": device, "dtype": dtype, "versions": dict(versions),
+    }  # fmt: skip
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _read(path: Path) -> Made | None:
+    """A picture as its own file tells of it, its pixels hashed anew."""
+    try:
+        record, image = metadata.read_record(path)
+    except (UnreadablePicture, OSError):
+        return None
+    pixels = hashlib.sha256(image.convert("RGB").tobytes()).hexdigest()
+    return Made(record.recipe, record.provenance, pixels, path)
