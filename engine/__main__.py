@@ -52,6 +52,7 @@ def _add_generate(command: argparse.ArgumentParser) -> None:
     command.add_argument("--scheduler", metavar="NAME", help=f"one of: {', '.join(available_schedulers())}{defaults}")
     command.add_argument("--width", type=int, help="pixels" + defaults)
     command.add_argument("--height", type=int, help="pixels" + defaults)
+    command.add_argument("--clip-skip", type=int, metavar="N", help="the text encoder's layer, counted from its end; default: 1, the last")
     command.add_argument("--count", type=int, default=1, help="pictures, with seeds SEED, SEED+1, ...; default: 1")
     command.add_argument("--model", help="a name that `models` lists, or a folder saved by diffusers")
     command.add_argument("--device", help="cuda or cpu; default: cuda where there is one")
@@ -88,6 +89,7 @@ def _recipe(engine: Engine, options: argparse.Namespace) -> Recipe:
     given = {
         "negative_prompt": options.negative, "guidance_scale": options.cfg, "steps": options.steps,
         "scheduler": options.scheduler, "width": options.width, "height": options.height,
+        "clip_skip": options.clip_skip,
     }  # fmt: skip
     seed = random_seed() if options.seed is None else options.seed
     return engine.catalog.default.recipe().replace(prompt=options.prompt, seed=seed, **{k: v for k, v in given.items() if v is not None})

@@ -57,6 +57,7 @@ def infotext(recipe: Recipe, provenance: Provenance | None = None) -> str:
         "Size": f"{recipe.width}x{recipe.height}",
         "Model hash": provenance.model_revision[:10] if provenance else None,
         "Model": recipe.model,
+        "Clip skip": recipe.clip_skip if recipe.clip_skip > 1 else None,
         "RNG": "CPU",
         "Version": f"Darkroom {engine.__version__}",
     }
@@ -134,7 +135,10 @@ def parse_infotext(text: str) -> Found:
 def _read_pairs(pairs: dict[str, str], settings: dict[str, Any]) -> list[str]:
     """Moves what Recipe knows from `pairs` into `settings`; returns a note for each that it cannot take."""
     notes = []
-    raw: dict[str, Any] = {"steps": pairs.get("Steps"), "guidance_scale": pairs.get("CFG scale"), "seed": pairs.get("Seed")}
+    raw: dict[str, Any] = {
+        "steps": pairs.get("Steps"), "guidance_scale": pairs.get("CFG scale"), "seed": pairs.get("Seed"),
+        "clip_skip": pairs.get("Clip skip", "1"),  # it is left out at 1, by A1111 and by us
+    }  # fmt: skip
     if size := re.fullmatch(r"(\d{1,6})x(\d{1,6})", pairs.get("Size", "")):
         raw["width"], raw["height"] = size.groups()
     for field, value in raw.items():

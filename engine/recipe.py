@@ -57,6 +57,10 @@ class Recipe(BaseModel):
     scheduler: str = Field(DEFAULT_SCHEDULER, max_length=100, title="scheduler")
     width: int = Field(512, ge=32, le=4096, title="width")
     height: int = Field(512, ge=32, le=4096, title="height")
+    clip_skip: int = Field(1, ge=1, le=12, title="CLIP skip")
+    """Which layer of the text encoder the prompt is read from, counted from the end as A1111's "Clip skip" counts:
+    1 the last, 2 the one before it; 12 are all that Stable Diffusion 1.x has. diffusers' `clip_skip` is one less.
+    The negative prompt is always read from the last, as in diffusers' StableDiffusionPipeline.encode_prompt."""
 
     @field_validator("width", "height")
     @classmethod

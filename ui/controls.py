@@ -117,7 +117,12 @@ class Controls:
             1, min(SHOWN_IMAGES, self.limits.max_images), value=1, step=1, label="Number of images", elem_id="count",
             info="Each with its own seed: seed, seed + 1, ...",
         )  # fmt: skip
+        skip_low, skip_high = bounds("clip_skip")
         with gr.Accordion("More", open=False, elem_id="more"):
+            self.fields["clip_skip"] = gr.Slider(
+                skip_low, skip_high, value=1, step=1, label="CLIP skip", elem_id="clip-skip",
+                info="The text encoder's layer that the prompt is taken from: 1 the last, 2 the one before it (some models want that)",
+            )  # fmt: skip
             self.fields["preview_method"] = gr.Dropdown(
                 list(METHODS), value="auto", label="Previews", elem_id="preview-method",
                 info="auto: the truest that costs next to nothing; linear: rough and free; vae: true and slow",
@@ -135,7 +140,7 @@ class Controls:
         previews = PreviewOptions(given.pop("preview_method"), _whole(given.pop("preview_every"), "Preview every n steps"))
         if mode == RANDOM:
             given["seed"] = random_seed()
-        for name in ("seed", "width", "height", "steps", "guidance_scale"):
+        for name in ("seed", "width", "height", "steps", "guidance_scale", "clip_skip"):
             if given[name] is None:
                 raise InvalidRequest(f"{label(name)} is empty: give a number.")
         given["style"] = self._style(given["style"])

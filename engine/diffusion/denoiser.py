@@ -52,7 +52,7 @@ class Denoiser:
         """A new trajectory, at its noise. It takes part in the next tick.
 
         `latents` (1, C, h, w) or (C, h, w), standard normal, stand in for the seed's own draw, as in diffusers'
-        pipelines: the generator then starts afresh. Raises InvalidRequest when the scheduler refuses the recipe.
+        pipelines: the generator then starts afresh. Raises InvalidRequest when the scheduler or family refuses the recipe.
         """
         row = scheduler_row(recipe.scheduler)
         if recipe.steps > row.max_steps:
@@ -63,12 +63,12 @@ class Denoiser:
             raise InvalidRequest(f"{row.name} cannot run {recipe.steps} steps of this model: {error}") from error
         generator = noise.generator_for(recipe.seed)
         start = self._start(recipe, latents, generator)
-        texts = (recipe.full_negative_prompt, recipe.full_prompt) if recipe.guided else (recipe.full_prompt,)
+        prompt = self.family.encode(recipe.full_prompt, recipe.clip_skip)
         trajectory = Trajectory(
             key, recipe, owner, exact, scheduler,
             step_options={**row.step_options, **({"generator": generator} if row.noise == "generator" else {})},
             latents=start.to(self.family.device) * scheduler.init_noise_sigma,
-            conditioning=tuple(self.family.encode(text) for text in texts),
+            conditioning=(self.family.encode(recipe.full_negative_prompt), prompt) if recipe.guided else (prompt,),
             origin=first_origin(recipe) if latents is None else key,
         )  # fmt: skip
         if exact and trajectory.rows > self.packer.exact_rows:

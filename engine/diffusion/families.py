@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from engine.diffusion.prompts import TokenCounter
-from engine.errors import ModelUnavailable, SpoiltPicture
+from engine.errors import InvalidRequest, ModelUnavailable, SpoiltPicture
 from engine.recipe import Recipe
 
 Conditioning = Mapping[str, torch.Tensor]
@@ -42,7 +42,7 @@ class StableDiffusion:
         self.tokens = TokenCounter(pipeline.tokenizer)
         self._use_attention_mask = getattr(pipeline.text_encoder.config, "use_attention_mask", False)
         self._pad_id = pipeline.tokenizer.pad_token_id
-        self._encoded: OrderedDict[str, Conditioning] = OrderedDict()
+        self._encoded: OrderedDict[tuple[str, int], Conditioning] = OrderedDict()
         self.latent_channels: int = self.unet.config.in_channels
         self.scale: int = 2 ** (len(self.vae.config.block_out_channels) - 1)
         """Pixels a latent, along one side."""
@@ -50,14 +50,18 @@ class StableDiffusion:
     def latent_shape(self, recipe: Recipe) -> tuple[int, int, int]:
         return self.latent_channels, recipe.height // self.scale, recipe.width // self.scale
 
-    def encode(self, text: str) -> Conditioning:
-        """The text's conditioning, one row; the last CACHED_PROMPTS texts are kept."""
-        if text not in self._encoded:
-            self._encoded[text] = {"encoder_hidden_states": self._encode(text)}
-        self._encoded.move_to_end(text)
+    def encode(self, text: str, clip_skip: int = 1) -> Conditioning:
+        """The text's conditioning, one row, from layer `clip_skip` of the text encoder; 1 is its last.
+
+        The last CACHED_PROMPTS results are kept. Raises InvalidRequest when the encoder has fewer layers.
+        """
+        key = text, clip_skip
+        if key not in self._encoded:
+            self._encoded[key] = {"encoder_hidden_states": self._encode(text, clip_skip)}
+        self._encoded.move_to_end(key)
         while len(self._encoded) > CACHED_PROMPTS:
             self._encoded.popitem(last=False)
-        return self._encoded[text]
+        return self._encoded[key]
 
     def predict(self, model_input: torch.Tensor, timesteps: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
         """One network call: (B, C, h, w) latents at B timesteps -> (B, C, h, w) prediction, float32."""
@@ -76,10 +80,18 @@ class StableDiffusion:
         scaled = latents.to(self.device, self.dtype) / self.vae.config.scaling_factor
         return self.vae.decode(scaled, return_dict=False)[0]
 
-    def _encode(self, text: str) -> torch.Tensor:
+    def _encode(self, text: str, clip_skip: int) -> torch.Tensor:
+        layers = self.text_encoder.config.num_hidden_layers
+        if clip_skip > layers:
+            limit = f"at most {layers} with this model, whose text encoder has no more layers"
+            raise InvalidRequest(f"CLIP skip must be {limit}; it was {clip_skip}.")
         ids = self.tokens.padded_ids(text).to(self.device)
         mask = (ids != self._pad_id).long() if self._use_attention_mask else None
-        return self.text_encoder(ids, attention_mask=mask)[0].to(self.dtype)  # (1, T, d)
+        if clip_skip == 1:
+            return self.text_encoder(ids, attention_mask=mask)[0].to(self.dtype)  # (1, T, d)
+        # The embeddings and then each layer's output, all of them before the final norm.
+        hidden_states = self.text_encoder(ids, attention_mask=mask, output_hidden_states=True).hidden_states
+        return self.text_encoder.final_layer_norm(hidden_states[-clip_skip]).to(self.dtype)  # (1, T, d)
 
 
 FAMILIES = {"sd": StableDiffusion}

@@ -158,10 +158,10 @@ def test_pictures_with_seeds_one_after_the_other(command, tmp_path):
 def test_every_flag_reaches_the_recipe(command):
     given = {
         "--prompt": "an owl", "--negative": "red", "--seed": 2**53 - 1, "--cfg": 3.5, "--steps": 2, "--scheduler": "Euler a",
-        "--width": 128, "--height": 96,
+        "--width": 128, "--height": 96, "--clip-skip": 2,
     }  # fmt: skip
     [line] = command(*(part for pair in given.items() for part in pair)).lines
-    assert list(line["recipe"].values()) == ["starter", "an owl", "red", None, 2**53 - 1, 2, 3.5, "Euler a", 128, 96]
+    assert list(line["recipe"].values()) == ["starter", "an owl", "red", None, 2**53 - 1, 2, 3.5, "Euler a", 128, 96, 2]
 
 
 def test_without_flags_the_models_own_settings_are_used(command):
@@ -218,6 +218,7 @@ def test_words_that_are_cut_are_told(command, device):
         (["--seed", 2**53 - 1, "--count", 2], "The last seed would be above"),
         (["--cfg", "nan"], "CFG scale must be a number from 1 to 30"),
         (["--cfg", 0], "CFG scale must be a number from 1 to 30"),
+        (["--clip-skip", 0], "CLIP skip must be a whole number from 1 to 12; it was 0."),
         (["--scheduler", "Eulr"], "There is no scheduler “Eulr”"),
         (["--model", "nothing"], "There is no model “nothing” here"),
         (["--prompt", "x" * 10_000], "Prompt has 10,000 characters; at most 4,000 are accepted"),

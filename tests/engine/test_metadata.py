@@ -52,6 +52,7 @@ recipes = st.builds(
     scheduler=st.sampled_from(list(SCHEDULERS)),
     width=sizes,
     height=sizes,
+    clip_skip=st.integers(1, 12),
 )
 examples = settings(max_examples=50, deadline=None, derandomize=True, database=None)
 
@@ -133,7 +134,7 @@ def test_the_record_is_canonical_json_with_the_provenance() -> None:
 def test_the_settings_come_back_from_the_infotext(scheduler: str) -> None:
     recipe = make_recipe(
         model="a: model, with marks", prompt="a fox\nin the snow", negative_prompt="text", scheduler=scheduler,
-        seed=MAX_SEED, steps=31, guidance_scale=7.25, width=512, height=768,
+        seed=MAX_SEED, steps=31, guidance_scale=7.25, width=512, height=768, clip_skip=2,
     )  # fmt: skip
     found = parse_infotext(infotext(recipe, PROVENANCE))
     assert (found.source, found.notes) == ("A1111", ())
@@ -144,7 +145,7 @@ def test_the_settings_come_back_from_the_infotext(scheduler: str) -> None:
 @given(recipe=recipes)
 def test_no_prompt_can_spoil_the_settings_of_an_infotext(recipe: Recipe) -> None:
     found = parse_infotext(infotext(recipe, PROVENANCE))
-    taken = {name: found.settings[name] for name in ("seed", "steps", "scheduler", "width", "height", "model")}
+    taken = {name: found.settings[name] for name in ("seed", "steps", "scheduler", "width", "height", "model", "clip_skip")}
     assert taken == {name: getattr(recipe, name) for name in taken}
     assert found.settings["guidance_scale"] == pytest.approx(recipe.guidance_scale, rel=1e-5)
 
@@ -189,7 +190,24 @@ def test_an_infotext_of_a1111_is_read(text: str) -> None:
         "width": 512,
         "height": 768,
         "model": "v1-5-pruned-emaonly",
+        "clip_skip": 2,
     }
+
+
+def test_clip_skip_stands_where_a1111_writes_it_and_only_when_it_skips() -> None:
+    assert "Model: starter, Clip skip: 2, RNG: CPU" in infotext(make_recipe(clip_skip=2), PROVENANCE)
+    assert "Clip skip" not in infotext(make_recipe(clip_skip=1), PROVENANCE)
+
+
+def test_an_infotext_without_clip_skip_says_one() -> None:
+    assert parse_infotext(infotext(make_recipe(clip_skip=1))).settings["clip_skip"] == 1
+
+
+def test_a_record_from_before_clip_skip_is_read(file: Path) -> None:
+    content = json.loads(record(make_recipe(prompt="a fox", seed=5), PROVENANCE))
+    del content["recipe"]["clip_skip"]
+    found = read_picture(png_with(file, darkroom=json.dumps(content)))
+    assert (found.source, make_recipe(**found.settings)) == ("Darkroom", make_recipe(prompt="a fox", seed=5))
 
 
 def test_a_picture_of_a1111_is_read(file: Path) -> None:
@@ -197,7 +215,8 @@ def test_a_picture_of_a1111_is_read(file: Path) -> None:
 
 
 def test_an_infotext_without_prompt_is_read() -> None:
-    assert parse_infotext("Steps: 5, Seed: 3").settings == {"prompt": "", "negative_prompt": "", "steps": 5, "seed": 3}
+    settings = {"prompt": "", "negative_prompt": "", "steps": 5, "seed": 3, "clip_skip": 1}
+    assert parse_infotext("Steps: 5, Seed: 3").settings == settings
 
 
 @pytest.mark.parametrize(
@@ -214,6 +233,8 @@ def test_an_infotext_without_prompt_is_read() -> None:
         ("CFG scale: 0", "CFG scale must be"),
         ("CFG scale: <b>7</b>", "CFG scale must be"),
         ("Seed: ", "Seed must be"),
+        ("Clip skip: 0", "CLIP skip must be a whole number from 1 to 12"),
+        ("Clip skip: 13", "CLIP skip must be"),
     ],
 )
 def test_what_cannot_be_taken_over_is_noted_and_the_rest_is_taken(pair: str, note: str) -> None:
@@ -264,7 +285,7 @@ DAMAGED = {
     "huge-float": '{"recipe": {"steps": 1e999}}',
     "huge-integer": '{"recipe": {"seed": ' + "9" * 6000 + "}}",
     "surrogate": '{"recipe": {"prompt": "\\ud800"}}',
-    "unknown-field": '{"recipe": {"clip_skip": 2}}',
+    "unknown-field": '{"recipe": {"from_later": 2}}',
     "unknown-scheduler": '{"recipe": {"scheduler": "x"}}',
     "deep": "[" * 60_000,
     "deep-recipe": '{"recipe": ' + '{"style": ' * 5_000 + "1" + "}" * 5_001,

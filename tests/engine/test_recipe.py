@@ -27,6 +27,9 @@ REFUSED = [
     ({"guidance_scale": math.nan}, ("CFG scale", "a number from 1 to 30", "nan")),
     ({"guidance_scale": 0.5}, ("CFG scale", "a number from 1 to 30", "0.5")),
     ({"guidance_scale": math.inf}, ("CFG scale", "a number from 1 to 30", "inf")),
+    ({"clip_skip": 0}, ("CLIP skip", "a whole number from 1 to 12", "it was 0")),
+    ({"clip_skip": 13}, ("CLIP skip", "a whole number from 1 to 12", "it was 13")),
+    ({"clip_skip": 1.5}, ("CLIP skip", "a whole number from 1 to 12", "1.5")),
     ({"scheduler": "DPM++ 2M Karas"}, ("scheduler", "“DPM++ 2M Karas”", "did you mean DPM++ 2M Karras")),
     ({"scheduler": "eulr"}, ("scheduler", "“eulr”", "did you mean Euler")),
     ({"scheduler": ""}, ("scheduler", "did you mean")),
@@ -81,7 +84,7 @@ def test_replace_gives_a_checked_copy_and_keeps_the_rest() -> None:
 
 
 def test_the_extremes_of_every_number_are_accepted() -> None:
-    for field in ("steps", "guidance_scale", "seed", "width", "height"):
+    for field in ("steps", "guidance_scale", "seed", "width", "height", "clip_skip"):
         for value in bounds(field):
             assert getattr(make_recipe(**{field: value}), field) == value
 
@@ -91,6 +94,7 @@ def test_bounds_are_those_of_the_fields() -> None:
     assert bounds("guidance_scale") == (1, 30)
     assert bounds("width") == bounds("height") == (32, 4096)
     assert bounds("seed") == (0, MAX_SEED)
+    assert bounds("clip_skip") == (1, 12)
     assert float(MAX_SEED) + 1 == 2**53, "a browser's number must hold every seed exactly"
 
 

@@ -113,7 +113,14 @@ def test_keep_keeps_the_seed() -> None:
 
 @pytest.mark.parametrize(
     ("name", "label"),
-    [("seed", "Seed"), ("width", "Width"), ("height", "Height"), ("steps", "Steps"), ("guidance_scale", "CFG scale")],
+    [
+        ("seed", "Seed"),
+        ("width", "Width"),
+        ("height", "Height"),
+        ("steps", "Steps"),
+        ("guidance_scale", "CFG scale"),
+        ("clip_skip", "CLIP skip"),
+    ],
 )
 def test_an_empty_number_is_named_by_its_label(name: str, label: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
@@ -156,6 +163,7 @@ def test_a_count_that_came_as_a_float_is_whole() -> None:
         ({"steps": math.nan}, "Steps must be a whole number from 1"),
         ({"guidance_scale": 0.5}, "CFG scale must be a number from 1 to 30; it was 0.5."),
         ({"guidance_scale": math.inf}, "CFG scale must be a number from 1 to 30"),
+        ({"clip_skip": 0}, "CLIP skip must be a whole number from 1 to 12; it was 0."),
         ({"seed_mode": KEEP, "seed": -1}, "Seed must be a whole number from 0"),
         ({"seed_mode": KEEP, "seed": 2**64}, "Seed must be a whole number from 0"),
         ({"scheduler": "Euler z"}, "There is no scheduler “Euler z”"),
@@ -195,6 +203,7 @@ def test_the_widgets_offer_what_a_recipe_allows() -> None:
     assert (steps.minimum, steps.maximum) == (1, 12)
     assert (count.minimum, count.maximum) == (1, 3)
     assert (cfg.minimum, cfg.maximum) == bounds("guidance_scale")
+    assert (controls.fields["clip_skip"].minimum, controls.fields["clip_skip"].maximum) == bounds("clip_skip")
     assert [name for name, _ in controls.fields["scheduler"].choices] == list(available_schedulers())
 
 
@@ -213,6 +222,7 @@ RECIPES = st.builds(
     scheduler=st.sampled_from(list(available_schedulers())),
     width=PLACES,
     height=PLACES,
+    clip_skip=st.integers(1, 12),
 )
 
 
@@ -260,7 +270,7 @@ def test_what_is_not_given_stays_as_it_is() -> None:
 
 
 def test_what_no_widget_shows_is_passed_over() -> None:
-    assert CONTROLS.show({"clip_skip": 2}) == {}
+    assert CONTROLS.show({"from_later": 2}) == {}
 
 
 # Advice.

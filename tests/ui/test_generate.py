@@ -512,7 +512,7 @@ def test_a_picture_of_ours_fills_in_everything(tab, engine, press, told, tmp_pat
     assert told == [("info", "Settings of a picture made by Darkroom are loaded.")]
     assert shown == {
         "model": "starter", "prompt": "an owl", "negative": "red", "style": "Watercolour", "seed": 100, "seed-mode": KEEP,
-        "steps": 7, "cfg": 6.0, "scheduler": made.recipe.scheduler, "width": 128, "height": 64,
+        "steps": 7, "cfg": 6.0, "scheduler": made.recipe.scheduler, "width": 128, "height": 64, "clip-skip": 1,
     }  # fmt: skip
 
 

@@ -326,8 +326,8 @@ def test_the_same_text_is_encoded_once(family, monkeypatch):
     encoded = []
     family._family._encoded.clear()
     original = family._family._encode
-    monkeypatch.setattr(family._family, "_encode", lambda text: encoded.append(text) or original(text))
+    monkeypatch.setattr(family._family, "_encode", lambda *text: encoded.append(text) or original(*text))
     denoiser = Denoiser(family)
     for seed in range(3):
         denoiser.admit(seed, image(seed, prompt="a cat", negative_prompt="dog"))
-    assert encoded == ["dog", "a cat"]
+    assert encoded == [("a cat", 1), ("dog", 1)]

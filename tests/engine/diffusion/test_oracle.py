@@ -49,7 +49,7 @@ class Oracle:
     def latent_shape(self, recipe: Recipe) -> tuple[int, int, int]:
         return tuple(self.x0.shape[1:])
 
-    def encode(self, text: str) -> dict[str, torch.Tensor]:
+    def encode(self, text: str, clip_skip: int = 1) -> dict[str, torch.Tensor]:
         return {"offset": torch.full((1, 1, 1, 1), 0.5 if text == "unconditional" else 0.0)}
 
     def predict(self, model_input, timesteps, conditioning) -> torch.Tensor:

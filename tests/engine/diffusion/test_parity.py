@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy
 import pytest
 import torch
+from transformers import CLIPTextModel
 
 from engine.diffusion import schedule
 from engine.diffusion.denoiser import Denoiser
@@ -39,7 +40,7 @@ def diffusers_draw(pipeline, recipe: Recipe, config, *, generator, latents=None)
     image = pipeline(
         prompt=recipe.prompt, negative_prompt=recipe.negative_prompt, num_inference_steps=recipe.steps,
         guidance_scale=recipe.guidance_scale, width=recipe.width, height=recipe.height,
-        generator=generator, latents=latents, callback_on_step_end=keep,
+        clip_skip=recipe.clip_skip - 1 or None, generator=generator, latents=latents, callback_on_step_end=keep,
     ).images[0]  # fmt: skip
     return seen["latents"], image
 
@@ -63,6 +64,24 @@ def test_without_guidance_equals_diffusers(tiny_pipeline, tiny_family):
     recipe = Recipe(prompt="a cat", seed=3, steps=STEPS, guidance_scale=1, scheduler="Euler a", width=SIZE, height=SIZE + 8)
     theirs = diffusers_draw(tiny_pipeline, recipe, tiny_family.scheduler_config, generator=torch.Generator().manual_seed(3))
     assert_same(draw(tiny_family, recipe), theirs)
+
+
+@pytest.fixture
+def encoder_of_diffusers(monkeypatch):
+    """diffusers 0.42 looks for the final norm in `text_encoder.text_model`; transformers 5.23's encoder has it itself."""
+    monkeypatch.setattr(CLIPTextModel, "text_model", property(lambda encoder: encoder), raising=False)
+
+
+@pytest.mark.usefixtures("encoder_of_diffusers")
+@pytest.mark.parametrize("guidance_scale", [1, 5.5])
+def test_clip_skip_equals_diffusers(tiny_pipeline, tiny_family, guidance_scale):
+    recipe = Recipe(
+        prompt="a red apple", negative_prompt="blue", seed=7, steps=STEPS, guidance_scale=guidance_scale,
+        scheduler="Euler a", width=SIZE, height=SIZE, clip_skip=2,
+    )  # fmt: skip
+    theirs = diffusers_draw(tiny_pipeline, recipe, tiny_family.scheduler_config, generator=torch.Generator().manual_seed(7))
+    assert_same(draw(tiny_family, recipe), theirs)
+    assert not torch.equal(draw(tiny_family, recipe.replace(clip_skip=1))[0], theirs[0])
 
 
 @pytest.mark.parametrize("name", ["DDIM", "PNDM", "Euler a", "DPM++ 2M Karras", "UniPC"])
