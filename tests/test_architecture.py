@@ -106,7 +106,7 @@ def test_the_engine_never_imports_torch_or_the_page() -> None:
 
 
 def test_the_engine_needs_only_the_standard_library_pydantic_and_pillow() -> None:
-    allowed = set(sys.stdlib_module_names) | {"engine", "pydantic", "PIL", "tqdm"}  # tqdm: the command line's bar
+    allowed = set(sys.stdlib_module_names) | {"engine", "pydantic", "PIL", "tqdm", "choix"}  # tqdm: the command line's bar; choix: votes
     assert [f"{shown(file)} imports {name}" for file in ENGINE for name, _ in sorted(imports_of(file)) if not is_in(name, allowed)] == []
 
 
@@ -147,7 +147,7 @@ def test_no_source_names_a_place_of_one_machine() -> None:
 def test_the_engine_starts_without_torch_and_without_gradio() -> None:
     code = "\n".join(f"import {module_of(file)}" for file in ENGINE)
     assert "import engine.local" in code
-    assert modules_left_after(code, *sorted(TORCH), "gradio") == set()
+    assert modules_left_after(code, *sorted(TORCH), "gradio", "scipy") == set()  # scipy, with choix, only when votes are ranked
 
 
 @pytest.mark.skipif(not (ROOT / "ui" / "page.py").exists(), reason="there is no page yet")
