@@ -10,6 +10,7 @@ import json
 import re
 import struct
 import warnings
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -67,12 +68,18 @@ def infotext(recipe: Recipe, provenance: Provenance | None = None) -> str:
 
 def png_bytes(image: Image.Image, recipe: Recipe, provenance: Provenance) -> bytes:
     """The picture as a PNG file that carries its recipe and provenance."""
-    text = PngImagePlugin.PngInfo()
-    text.add_text("parameters", infotext(recipe, provenance))
-    text.add_text("darkroom", record(recipe, provenance))
+    texts = {"parameters": infotext(recipe, provenance), "darkroom": record(recipe, provenance)}
     buffer = io.BytesIO()
-    image.save(buffer, "PNG", pnginfo=text)
+    image.save(buffer, "PNG", pnginfo=text_chunks(texts))
     return buffer.getvalue()
+
+
+def text_chunks(texts: Mapping[str, str]) -> PngImagePlugin.PngInfo:
+    """What PIL.Image.save takes as `pnginfo` to write these texts; lone surrogates, which no file holds, become "?"."""
+    chunks = PngImagePlugin.PngInfo()
+    for key, text in texts.items():
+        chunks.add_text(key, text.encode("utf-8", "replace").decode())
+    return chunks
 
 
 def record(recipe: Recipe, provenance: Provenance) -> str:
