@@ -77,6 +77,12 @@ class Standing:
     notices: tuple[Notice, ...]
     loading: Notice | None
     """The newest progress of a model's load, while the job waits for it."""
+    changed: Mapping[int, int]
+    """The version at which each cell had its last word."""
+    earlier: frozenset[int]
+    """Cells that had ended before the plan last grew: no part of the run that is going on."""
+    seconds: float
+    """Since the first image of this run was begun; 0 before that."""
 
 
 @dataclass(eq=False)
@@ -96,6 +102,9 @@ class Job:
         self.begun = time.time()
         self._lock = threading.Lock()
         self._version = 0
+        self._changed: dict[int, int] = {}
+        self._earlier: frozenset[int] = frozenset()
+        self._working_since: float | None = None
         self._loading: Notice | None = None
         self._watchers: list[Watcher] = []
         self._queued: dict[int, Queued] = {}
@@ -121,6 +130,8 @@ class Job:
                 return
             self._remember(event)
             self._version += 1
+            if cell is not None:
+                self._changed[cell] = self._version
             for watcher in self._watchers:
                 watcher.put(event)
             if len(self._ends) == len(self.plan.cells):
@@ -139,6 +150,8 @@ class Job:
             if plan.exact != self.plan.exact or any(recipes.get(cell.index) != cell.recipe for cell in self.plan.cells):
                 raise ValueError("a plan can only grow")
             known = {cell.index for cell in self.plan.cells}
+            if len(self._ends) == len(known):  # a run of its own begins
+                self._earlier, self._working_since = frozenset(known), None
             self.plan = plan
             self._version += 1
             return tuple(cell for cell in plan.cells if cell.index not in known)
@@ -147,7 +160,10 @@ class Job:
         """Where everything stands now."""
         with self._lock:
             cells: dict[int, Event] = {**self._queued, **self._newest, **self._ends}
-            return Standing(self._version, self.plan, cells, tuple(self._notices), self._loading)
+            seconds = time.monotonic() - self._working_since if self._working_since is not None else 0.0
+            return Standing(
+                self._version, self.plan, cells, tuple(self._notices), self._loading, dict(self._changed), self._earlier, seconds
+            )
 
     def watch(self) -> Watcher:
         """A mailbox that starts with how things stand now: notices, each cell's newest preview, and the ends."""
@@ -196,6 +212,8 @@ class Job:
             self._newest.pop(event.cell, None)
             self._queued.pop(event.cell, None)
         elif isinstance(event, Preview):
+            if self._working_since is None:
+                self._working_since = time.monotonic() - event.elapsed
             last = self._newest.get(event.cell)
             keeps = event.image is None and last is not None
             self._newest[event.cell] = replace(event, image=last.image, method=last.method) if keeps else event

@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import io
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from urllib.parse import quote
 
 from PIL import Image
 
 from engine import metadata
 from engine.events import Cancelled, Event, Failed, Finished, Made, Notice, Preview, Queued
-from engine.job import Job
+from engine.job import Job, Standing
 from engine.recipe import Recipe
 
 LOSSLESS_BELOW = 128 * 128
@@ -28,13 +29,21 @@ class CellView:
     step: int = 0
     total: int = 0
     elapsed: float = 0.0
-    src: str = ""
+    preview: Image.Image | None = None
     message: str = ""
     made: Made | None = None
+    reused: bool = False
 
     @property
     def ended(self) -> bool:
         return self.state in {"finished", "stopped", "failed"}
+
+    @cached_property
+    def src(self) -> str:
+        """Where a browser finds what there is to see of it, "" for nothing."""
+        if self.made is not None:
+            return picture_src(self.made)
+        return image_uri(self.preview) if self.preview is not None else ""
 
 
 @dataclass(frozen=True)
@@ -48,6 +57,8 @@ class JobView:
     loading: str = ""
     loaded_part: float = -1.0
     """From 0 to 1; -1 while unknown."""
+    seconds: float = 0.0
+    """Since the first image was begun; 0 to go by the images' own times."""
 
     @property
     def ended(self) -> bool:
@@ -63,7 +74,7 @@ class JobView:
         begun = [cell for cell in self.cells if cell.total]
         if not begun:
             return f"Waiting: {self.ahead} {_plural('picture', self.ahead)} before yours." if self.ahead else "Starting ..."
-        return _progress_line(self.cells)
+        return _progress_line(self.cells, self.seconds or max(cell.elapsed for cell in begun))
 
     @property
     def part(self) -> float:
@@ -109,6 +120,18 @@ def begin(job: Job) -> JobView:
     return JobView(job.id, tuple(CellView(cell.index, cell.recipe) for cell in job.plan.cells))
 
 
+def standing_view(job: Job, standing: Standing) -> JobView:
+    """The view of where a job stands, all at once."""
+    cells = [CellView(cell.index, cell.recipe) for cell in standing.plan.cells]
+    cells = [_reduce_cell(cell, standing.cells[cell.index]) if cell.index in standing.cells else cell for cell in cells]
+    waits = [event.ahead for event in standing.cells.values() if isinstance(event, Queued)]
+    loading = standing.loading
+    return JobView(
+        job.id, tuple(cells), min(waits, default=0), tuple(dict.fromkeys(notice.text for notice in standing.notices)),
+        loading.text if loading else "", loading.progress if loading and loading.progress is not None else -1.0, standing.seconds,
+    )  # fmt: skip
+
+
 def reduce(view: JobView, event: Event) -> JobView:
     """The view after one more event."""
     if isinstance(event, Notice):
@@ -123,15 +146,15 @@ def reduce(view: JobView, event: Event) -> JobView:
 
 def _reduce_cell(cell: CellView, event: Event) -> CellView:
     if isinstance(event, Preview):
-        src = image_uri(event.image) if event.image is not None else cell.src
-        return replace(cell, state="developing", step=event.step, total=event.total, elapsed=event.elapsed, src=src)
+        preview = event.image if event.image is not None else cell.preview
+        return replace(cell, state="developing", step=event.step, total=event.total, elapsed=event.elapsed, preview=preview)
     if isinstance(event, Finished):
-        return replace(cell, state="finished", src=picture_src(event.made), made=event.made)
+        total = event.made.provenance.total
+        return replace(cell, state="finished", step=total, total=total, preview=None, made=event.made, reused=event.reused)
     if isinstance(event, Cancelled):
-        src = picture_src(event.made) if event.made else ""
-        return replace(cell, state="stopped", step=event.step, total=event.total, src=src, made=event.made)
+        return replace(cell, state="stopped", step=event.step, total=event.total, preview=None, made=event.made)
     if isinstance(event, Failed):
-        return replace(cell, state="failed", src="", message=event.message)
+        return replace(cell, state="failed", preview=None, message=event.message)
     return cell
 
 
@@ -139,31 +162,37 @@ def picture_src(made: Made) -> str:
     """Where a browser finds a picture: its file, whose metadata survives a "save as"; or inline when it is not saved."""
     if made.path is not None:
         return "gradio_api/file=" + quote(str(made.path))  # relative: the page may be served below a path
-    return _data_uri(metadata.png_bytes(made.image, made.recipe, made.provenance), "png")
+    return data_uri(metadata.png_bytes(made.image, made.recipe, made.provenance), "png")
 
 
-def image_uri(image: Image.Image) -> str:
-    """A preview as an inline image; small ones without loss."""
-    lossless = image.width * image.height <= LOSSLESS_BELOW
+def image_uri(image: Image.Image, quality: int = 75) -> str:
+    """A preview as an inline image; small ones without loss, others as JPEG."""
+    if image.width * image.height <= LOSSLESS_BELOW:
+        return png_uri(image)
     buffer = io.BytesIO()
-    if lossless:
-        image.save(buffer, "PNG")
-    else:
-        image.save(buffer, "JPEG", quality=75)
-    return _data_uri(buffer.getvalue(), "png" if lossless else "jpeg")
+    image.save(buffer, "JPEG", quality=quality)
+    return data_uri(buffer.getvalue(), "jpeg")
 
 
-def _data_uri(content: bytes, kind: str) -> str:
+def png_uri(image: Image.Image) -> str:
+    """A picture as an inline image without loss, and without any text in it."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return data_uri(buffer.getvalue(), "png")
+
+
+def data_uri(content: bytes, kind: str) -> str:
+    """An image file as an address of its own."""
     return f"data:image/{kind};base64," + base64.b64encode(content).decode("ascii")
 
 
-def _progress_line(cells: tuple[CellView, ...]) -> str:
+def _progress_line(cells: tuple[CellView, ...], seconds: float) -> str:
     begun = [cell for cell in cells if cell.total]
     typical = begun[0].total
     dropped = {"stopped", "failed"}  # their missing steps will never be made
     done = sum(cell.total if cell.state == "finished" else cell.step for cell in cells)
     total = sum(cell.step if cell.state in dropped else cell.total or typical for cell in cells)
-    pace = Pace(done, total, max(cell.elapsed for cell in begun))
+    pace = Pace(done, total, seconds)
     if len(cells) == 1:
         where = f"step {cells[0].step} of {cells[0].total}"
     else:

@@ -1,0 +1,364 @@
+// The contact sheet: draws a grid's cells as they develop, and looks back through their steps.
+// It runs in two places: on the page, where `ask` reaches the server, and in a sheet saved as one HTML file, where `ask`
+// answers from what the file holds. Every text is set as text, never as markup: prompts are strangers' words.
+window.Darkroom = window.Darkroom || {};
+
+Darkroom.element = (tag, options = {}, ...children) => {
+  const {text, on, data, ...attributes} = options;
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) if (value !== undefined && value !== false) made.setAttribute(name, value);
+  for (const [name, value] of Object.entries(data || {})) made.dataset[name] = value;
+  for (const [name, handler] of Object.entries(on || {})) made.addEventListener(name, handler);
+  if (text !== undefined) made.textContent = text;
+  made.append(...children.filter(Boolean));
+  return made;
+};
+
+// A picture that holds many tiles, ready to be drawn: {src, across, width, height, cells}.
+Darkroom.readSprite = async sprite => {
+  if (!sprite) return null;
+  const image = new Image();
+  image.src = sprite.src;
+  await image.decode();
+  return {...sprite, image};
+};
+
+Darkroom.Sheet = class {
+  static FRAME = 200;     // milliseconds between two frames: five a second
+  static PLAY = 120;      // milliseconds a step when played back
+
+  constructor(root, ask, tell) {
+    this.root = root;
+    this.ask = ask;       // async (question, details) -> answer
+    this.tell = tell;     // (what, details): something the page around the sheet must do; null in a saved sheet
+    this.key = '';
+    this.page = 0;
+    this.films = new Map();
+    this.round = 0;       // counts what is opened: answers to an earlier one come too late
+    this.loupe = new Darkroom.Loupe(this);
+    document.addEventListener('visibilitychange', () => { if (!document.hidden && this.waiting) this.poll(this.round); });
+  }
+
+  async open(key) {
+    const round = ++this.round;
+    const fresh = key !== this.key;
+    this.key = key;
+    if (fresh) { this.page = 0; this.stopPlaying(); this.at = 0; }
+    if (!key) { this.root.replaceChildren(); return; }
+    const plan = await this.ask('sheet', {});
+    if (round !== this.round || !plan) return;
+    if (plan.error) { this.root.replaceChildren(Darkroom.element('p', {class: 'refusal', role: 'alert', text: plan.error})); return; }
+    this.plan = plan;
+    this.films.clear();
+    this.states = new Map();
+    this.version = -1;
+    this.build();
+    await this.poll(round);
+  }
+
+  // --- What the sheet is made of ---
+
+  build() {
+    const el = Darkroom.element, {plan} = this;
+    this.cells = new Map();
+    this.status = el('p', {class: 'sheet-status', role: 'status'});
+    this.stopAll = this.tell && el('button', {type: 'button', class: 'plain', text: 'Stop all', 'data-stop': 'all', on: {click: () => this.stop(plan.cells)}});
+    this.meter = el('div', {class: 'known'});
+    this.notices = el('p', {class: 'notices', role: 'status'});
+    this.grid = el('div', {class: 'sheet-grid', role: 'grid', 'aria-label': 'Contact sheet'});
+    this.root.replaceChildren(
+      el('p', {class: 'sheet-heading', title: plan.heading, text: plan.heading}),
+      el('div', {class: 'sheet-line'}, this.status, this.stopAll),
+      el('div', {class: 'meter', 'aria-hidden': 'true'}, this.meter),
+      this.notices,
+      this.pager(),
+      el('div', {class: 'sheet-scroll'}, this.grid),
+      this.tools(),
+    );
+    this.layOut();
+  }
+
+  pager() {
+    const labels = this.plan.labels[2];
+    if (labels.length < 2) return null;
+    const el = Darkroom.element;
+    const pages = labels.map((label, z) => el('button', {
+      type: 'button', class: 'plain', 'aria-pressed': String(z === this.page), text: label,
+      on: {click: () => this.turn(z)},
+    }));
+    this.pages = pages;
+    return el('div', {class: 'sheet-pages', role: 'group', 'aria-label': this.plan.titles[2]}, el('span', {text: this.plan.titles[2]}), ...pages);
+  }
+
+  turn(z) {
+    this.page = z;
+    this.pages.forEach((button, i) => button.setAttribute('aria-pressed', String(i === z)));
+    this.films.clear();
+    this.layOut();
+    for (const [index, state] of this.states) this.show(index, state);
+    this.version = -1;
+    if (!this.waiting) this.poll(this.round); else if (this.at) this.scrub(this.at);
+  }
+
+  layOut() {
+    const el = Darkroom.element, {plan, grid} = this;
+    const [columns, rows] = plan.labels;
+    const growing = Boolean(this.tell);
+    const head = columns.length > 1 || columns[0] !== '';
+    const side = rows.length > 1 || rows[0] !== '';
+    grid.style.setProperty('--columns', columns.length);
+    grid.classList.toggle('with-side', side);
+    grid.classList.toggle('with-more', growing && head);
+    grid.replaceChildren();
+    this.cells.clear();
+    this.labels = [];
+    const add = (axis, title) => growing && title ? this.adder(axis, title) : null;
+    if (head) {
+      if (side) grid.append(el('div', {class: 'corner'}, el('span', {class: 'corner-x', text: plan.titles[0]}), el('span', {class: 'corner-y', text: plan.titles[1]})));
+      columns.forEach((label, x) => grid.append(this.label('column', plan.titles[0], label, place => place[0] === x)));
+      if (growing) grid.append(el('div', {class: 'more-column'}, add('x', plan.titles[0])));
+    }
+    rows.forEach((label, y) => {
+      if (side) grid.append(this.label('row', plan.titles[1], label, place => place[1] === y));
+      columns.forEach((_, x) => grid.append(this.place(x, y)));
+      if (growing && head) grid.append(el('div', {class: 'more-space'}));
+    });
+    if (growing && side) grid.append(el('div', {class: 'more-row'}, add('y', plan.titles[1])));
+  }
+
+  label(kind, title, text, here) {
+    const el = Darkroom.element;
+    const cells = () => this.plan.cells.filter(cell => cell.place[2] === this.page && here(cell.place));
+    const stop = this.tell && el('button', {
+      type: 'button', class: 'stop-some', title: `Stop this ${kind}`, 'aria-label': `Stop ${title} ${text}`, text: '✕', on: {click: () => this.stop(cells())},
+    });
+    const node = el('div', {class: `label ${kind}`, title: `${title}: ${text}`, role: kind === 'row' ? 'rowheader' : 'columnheader'}, el('span', {text}), stop);
+    this.labels.push([node, cells]);
+    return node;
+  }
+
+  adder(axis, title) {
+    const el = Darkroom.element;
+    const field = el('input', {type: 'text', placeholder: '+', title: `Add values to ${title}: only the new cells are made`, 'aria-label': `Add values to ${title}`});
+    const send = () => { if (field.value.trim()) this.tell('add', {axis, values: field.value.trim()}); field.value = ''; field.blur(); };
+    field.addEventListener('keydown', event => { if (event.key === 'Enter') { event.preventDefault(); send(); } });
+    return field;
+  }
+
+  place(x, y) {
+    const el = Darkroom.element;
+    const cell = this.plan.cells.find(one => one.place[0] === x && one.place[1] === y && one.place[2] === this.page);
+    if (!cell) return el('div', {class: 'cell missing'});
+    const [width, height] = cell.size;
+    const parts = {
+      canvas: el('canvas'), image: el('img', {alt: '', draggable: 'true', hidden: ''}), message: el('p', {class: 'cell-message', hidden: ''}),
+      mark: el('span', {class: 'mark', hidden: ''}), bar: el('span', {class: 'cell-bar'}),
+    };
+    const stop = this.tell && el('button', {
+      type: 'button', class: 'stop-one', title: 'Stop this cell', 'aria-label': `Stop ${cell.name}`, text: '✕',
+      on: {click: event => { event.stopPropagation(); this.stop([cell]); }},
+    });
+    const node = el('div', {
+      class: 'cell', role: 'gridcell', tabindex: '0', style: `aspect-ratio: ${width} / ${height}`, 'aria-label': cell.name,
+      data: {cell: cell.index, state: 'waiting'},
+      on: {
+        click: event => this.choose(cell, event),
+        keydown: event => { if (event.key === 'Enter' || event.key === ' ') { event.preventDefault(); this.choose(cell, event); } },
+      },
+    }, parts.canvas, parts.image, parts.message, parts.mark, stop, el('span', {class: 'cell-track'}, parts.bar));
+    this.cells.set(cell.index, {node, ...parts, cell});
+    return node;
+  }
+
+  tools() {
+    const el = Darkroom.element;
+    this.slider = el('input', {type: 'range', min: '1', max: '1', value: '1', 'aria-label': 'Step shown', class: 'scrubber'});
+    this.slider.addEventListener('input', () => { this.stopPlaying(); this.scrub(Number(this.slider.value)); });
+    this.where = el('output', {class: 'scrub-where'});
+    this.play = el('button', {type: 'button', class: 'plain play', text: '▶', title: 'Play the steps', 'aria-label': 'Play the steps', on: {click: () => this.togglePlaying()}});
+    const take = (kind, text, title) => el('button', {type: 'button', class: 'plain', text, title, data: {take: kind}, on: {click: event => this.take(kind, event.currentTarget)}});
+    return el('div', {class: 'sheet-tools'},
+      el('div', {class: 'scrub'}, this.play, this.slider, this.where),
+      this.tell && el('div', {class: 'sheet-takes'},
+        el('button', {type: 'button', class: 'plain blind-start', text: 'Blind test', title: 'Pick the better of two, labels hidden', on: {click: () => new Darkroom.Blind(this).begin()}}),
+        el('span', {class: 'takes-name', text: 'Save:'}),
+        take('png', 'Sheet', 'The sheet as one PNG; dropped here again it restores the grid'),
+        take('zip', 'Cells', 'Every picture with its settings, and a table of them'),
+        take('html', 'Page', 'One HTML file with the scrubber, to send to somebody'),
+        take('webp', 'Film', 'The sheet developing, as an animated WebP'),
+      ),
+    );
+  }
+
+  // --- Following a run ---
+
+  async poll(round) {
+    this.waiting = false;
+    let answer = null;
+    try {
+      answer = await this.ask('frame', {seen: this.version, page: this.page});
+    } catch (error) { this.status.textContent = 'The connection is interrupted; trying again ...'; }
+    if (round !== this.round) return;
+    if (answer && answer.error) { this.status.textContent = answer.error; return; }
+    if (answer && answer.count !== undefined && answer.count !== this.plan.cells.length) { this.open(this.key); return; }
+    if (answer && answer.version !== undefined) await this.update(answer);
+    if (round !== this.round) return;
+    if (answer && answer.done) { if (this.running !== false) this.setRunning(false); return; }
+    if (answer) this.setRunning(true);
+    // The next frame is asked for once this one is drawn: a slow browser gets fewer frames, never a queue of them.
+    this.waiting = true;
+    if (!document.hidden) setTimeout(() => { if (this.waiting && round === this.round) this.poll(round); }, answer ? Darkroom.Sheet.FRAME : 2000);
+  }
+
+  setRunning(running) {
+    if (this.running === running && this.toldKey === this.key) return;
+    this.running = running;
+    this.toldKey = this.key;
+    this.root.classList.toggle('running', running);
+    if (this.stopAll) this.stopAll.hidden = !running;
+    if (this.tell) this.tell('state', {running});
+  }
+
+  async update(answer) {
+    const sprite = await Darkroom.readSprite(answer.sprite);
+    this.version = answer.version;
+    this.status.textContent = answer.status;
+    this.notices.textContent = answer.notices;
+    this.notices.title = answer.notices;
+    this.meter.style.width = `${answer.percent}%`;
+    this.meter.className = answer.unknown ? 'unknown' : 'known';
+    for (const state of answer.cells) {
+      this.states.set(state.index, {...(this.states.get(state.index) || {}), ...state});
+      this.show(state.index, this.states.get(state.index));
+    }
+    if (sprite && !this.at) this.draw(sprite);
+    this.extent();
+    for (const [node, cells] of this.labels) node.classList.toggle('ended', cells().every(cell => this.ended(cell.index)));
+    if (this.loupe.opened) this.loupe.refresh(answer.cells);
+  }
+
+  ended(index) {
+    const state = this.states.get(index);
+    return Boolean(state && ['finished', 'stopped', 'failed'].includes(state.state));
+  }
+
+  show(index, state) {
+    const here = this.cells.get(index);
+    if (!here) return;
+    here.node.dataset.state = state.state;
+    here.bar.style.width = `${state.total ? 100 * state.step / state.total : 0}%`;
+    if (state.src && here.image.getAttribute('src') !== state.src) here.image.src = state.src;
+    here.image.hidden = !state.src || Boolean(this.at && here.scrubbed);
+    here.message.hidden = !state.message;
+    here.message.textContent = state.message || '';
+    here.mark.hidden = !state.mark;
+    here.mark.textContent = state.mark || '';
+    here.node.setAttribute('aria-label', `${here.cell.name}: ${state.state}`);
+  }
+
+  draw(sprite) {
+    sprite.cells.forEach((index, place) => {
+      const here = this.cells.get(index);
+      if (!here) return;
+      const {canvas} = here, {width, height} = sprite;
+      if (canvas.width !== width || canvas.height !== height) { canvas.width = width; canvas.height = height; }
+      const pen = canvas.getContext('2d');
+      pen.drawImage(sprite.image, place % sprite.across * width, Math.floor(place / sprite.across) * height, width, height, 0, 0, width, height);
+      here.node.classList.add('drawn');
+    });
+  }
+
+  async stop(cells) {
+    const open = cells.map(cell => cell.index).filter(index => !this.ended(index));
+    if (open.length) await this.ask('stop', {cells: open});
+  }
+
+  // --- Looking back ---
+
+  // The longest run there is on this page; the others are shown at the same part of theirs.
+  extent() {
+    const totals = this.plan.cells.filter(cell => cell.place[2] === this.page).map(cell => (this.states.get(cell.index) || {}).total || 0);
+    const longest = Math.max(1, ...totals);
+    if (this.longest !== longest) {
+      this.longest = longest;
+      this.slider.max = String(longest);
+      if (!this.at) this.slider.value = String(longest);
+    }
+    this.slider.disabled = longest < 2;
+    this.play.disabled = longest < 2;
+    if (!this.at) this.where.textContent = longest < 2 ? '' : `${longest} steps`;
+  }
+
+  async film(at) {
+    if (this.films.has(at)) return this.films.get(at);
+    const answer = await this.ask('film', {page: this.page, at, longest: this.longest});
+    if (!answer || answer.error) return null;
+    const film = {sprite: await Darkroom.readSprite(answer.sprite), whole: answer.whole};
+    if (film.whole) this.films.set(at, film);  // while it runs, the same place shows more a moment later
+    return film;
+  }
+
+  async scrub(at) {
+    this.at = at >= this.longest ? 0 : at;  // at the end the pictures themselves are shown
+    this.slider.value = String(at);
+    this.where.textContent = `step ${at} of ${this.longest}`;
+    const film = this.at ? await this.film(at) : null;
+    if (this.at && this.at !== at) return;  // the hand has moved on
+    const shown = new Set(film && film.sprite ? film.sprite.cells : []);
+    for (const [index, here] of this.cells) {
+      here.scrubbed = shown.has(index);
+      here.node.classList.toggle('scrubbed', here.scrubbed);
+      const state = this.states.get(index);
+      here.image.hidden = here.scrubbed || !(state && state.src);
+    }
+    if (film && film.sprite) this.draw(film.sprite);
+    this.root.dataset.at = String(at);
+    if (this.loupe.opened) this.loupe.drawStep();
+  }
+
+  togglePlaying() { if (this.playing) this.stopPlaying(); else this.startPlaying(); }
+
+  async startPlaying() {
+    const token = this.playing = {};
+    this.play.textContent = '❚❚';
+    for (let at = this.at && this.at < this.longest ? this.at : 1; this.playing === token; at = at % this.longest + 1) {
+      const began = performance.now();
+      await this.scrub(at);
+      const pause = at === this.longest ? 1000 : Darkroom.Sheet.PLAY;
+      await new Promise(resolve => setTimeout(resolve, Math.max(0, pause - (performance.now() - began))));
+    }
+  }
+
+  stopPlaying() {
+    this.playing = null;
+    if (this.play) this.play.textContent = '▶';
+  }
+
+  // --- Going on ---
+
+  choose(cell, event) {
+    if (this.comparing !== undefined && this.comparing !== cell.index) { this.loupe.compare(this.comparing, cell.index); this.awaitSecond(); }
+    else if (event.shiftKey && this.lastChosen !== undefined && this.lastChosen !== cell.index) this.loupe.compare(this.lastChosen, cell.index);
+    else this.loupe.look(cell.index);
+    this.lastChosen = cell.index;
+  }
+
+  // After "Compare with ...": the next cell that is clicked is the other side. Without a cell: that is over.
+  awaitSecond(index) {
+    this.comparing = index;
+    for (const [other, here] of this.cells) here.node.classList.toggle('chosen', other === index);
+    this.root.classList.toggle('choosing', index !== undefined);
+  }
+
+  async take(kind, button) {
+    const text = button.textContent;
+    button.disabled = true;
+    button.textContent = '...';
+    try {
+      const answer = await this.ask('take', {kind, page: this.page});
+      if (answer.error) { this.notices.textContent = answer.error; return; }
+      Darkroom.element('a', {href: answer.url, download: answer.name}).click();
+    } catch (error) { this.notices.textContent = 'That could not be saved; the log of Darkroom has the details.'; }
+    finally { button.disabled = false; button.textContent = text; }
+  }
+};
