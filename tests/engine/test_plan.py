@@ -32,9 +32,9 @@ def test_exact_is_handed_on(exact: bool) -> None:
     assert plan(exact=exact).exact is exact
 
 
-@pytest.mark.parametrize(("count", "shown"), [(0, "0"), (-3, "-3"), (65, "65"), (10**6, "1,000,000")])
+@pytest.mark.parametrize(("count", "shown"), [(0, "0"), (-3, "-3"), (101, "101"), (10**6, "1,000,000")])
 def test_a_number_of_images_out_of_range_is_refused_with_the_range(count: int, shown: str) -> None:
-    with pytest.raises(InvalidRequest, match=rf"^Number of images must be from 1 to 64; it was {shown}\.$"):
+    with pytest.raises(InvalidRequest, match=rf"^Number of images must be from 1 to 100; it was {shown}\.$"):
         plan(count=count)
 
 
