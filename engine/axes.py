@@ -216,6 +216,7 @@ _ROWS = (
     _texts("prompt", "prompt", '"a cat, sitting", a dog  or  a cat, sitting || a dog'),
     _texts("negative", "negative_prompt", '"", blurry, "text, letters"', keep_empty=True),
     _style(),
+    _numbers("clip_skip", "clip_skip", "1-3"),
     _replace(),
     _variants(),
 )

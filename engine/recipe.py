@@ -57,6 +57,7 @@ class Recipe(BaseModel):
     scheduler: str = Field(DEFAULT_SCHEDULER, max_length=100, title="scheduler")
     width: int = Field(512, ge=32, le=4096, title="width")
     height: int = Field(512, ge=32, le=4096, title="height")
+    clip_skip: int = Field(1, ge=1, le=12, title="CLIP skip")
 
     @field_validator("width", "height")
     @classmethod

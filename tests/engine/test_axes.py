@@ -337,6 +337,7 @@ VALUES = {
     "prompt": st.lists(TEXTS, **SHORT),
     "negative": st.lists(TEXTS, **SHORT),
     "style": st.lists(st.sampled_from([None, *OFFER.styles]), **SHORT),
+    "clip_skip": st.lists(st.integers(1, 12), **SHORT),
     "replace": st.lists(TEXTS, **SHORT).filter(lambda texts: texts[0]).map(lambda texts: [Replacement(texts[0], text) for text in texts]),
 }
 
