@@ -68,8 +68,8 @@ class Limits(BaseModel):
 
     max_steps: int = 150
     max_pixels: int = 2048 * 2048
-    max_images: int = 64
-    """Images in one request."""
+    max_images: int = 100
+    """Images in one request: a grid of 10 x 10."""
     max_waiting: int = 32
     """Requests of one owner that may wait or run at a time."""
 

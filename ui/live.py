@@ -108,11 +108,7 @@ class LiveSheet:
         answer: Answer = {
             "src": "", "file": "", "status": "", "message": end.message if isinstance(end, Failed) else "",
             "settings": metadata.infotext(cell.recipe, made.provenance if made else None),
-            "neighbours": [
-                {"where": where, "cell": other.index, "changes": differences(cell.recipe, other.recipe)}
-                for where, step in BESIDE
-                if (other := job.plan.at(tuple(a + b for a, b in zip(cell.place, step, strict=True)))) is not None
-            ],
+            "neighbours": _neighbours(job.plan, cell),
         }  # fmt: skip
         if made is not None:
             facts = made.provenance
@@ -213,6 +209,13 @@ def thumbnail(image: Image.Image) -> str:
     small = image.copy()
     small.thumbnail((THUMB, THUMB), Image.Resampling.LANCZOS)
     return image_uri(small, quality=88)
+
+
+def _neighbours(plan: Plan, cell: Cell) -> list[Answer]:
+    """The cells beside a cell, and what differs in each."""
+    places = {other.place: other for other in plan.cells}
+    beside = [(where, places.get(tuple(map(sum, zip(cell.place, step, strict=True))))) for where, step in BESIDE]
+    return [{"where": where, "cell": one.index, "changes": differences(cell.recipe, one.recipe)} for where, one in beside if one]
 
 
 def _state(cell: CellView) -> Answer:

@@ -222,8 +222,8 @@ def test_words_that_are_cut_are_told(command, device):
         (["--scheduler", "Eulr"], "There is no scheduler “Eulr”"),
         (["--model", "nothing"], "There is no model “nothing” here"),
         (["--prompt", "x" * 10_000], "Prompt has 10,000 characters; at most 4,000 are accepted"),
-        (["--count", 0], "Number of images must be from 1 to 64; it was 0"),
-        (["--count", 1000], "Number of images must be from 1 to 64; it was 1,000"),
+        (["--count", 0], "Number of images must be from 1 to 100; it was 0"),
+        (["--count", 1000], "Number of images must be from 1 to 100; it was 1,000"),
     ],
     ids=lambda value: " ".join(str(part)[:12] for part in value) if isinstance(value, list) else "",
 )

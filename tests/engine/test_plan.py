@@ -1,11 +1,29 @@
 from __future__ import annotations
 
-import pytest
+import json
+from pathlib import Path
 
+import pytest
+from pydantic import ValidationError
+
+from engine.axes import Offer
 from engine.catalog import Catalog, Limits, ModelSpec
 from engine.errors import InvalidRequest
-from engine.plan import Plan, plan_images, random_seed
-from engine.recipe import MAX_SEED, RANDOM_SEEDS, make_recipe
+from engine.plan import (
+    AxisLine,
+    Cell,
+    Grid,
+    GridPreset,
+    Plan,
+    differences,
+    load_grids,
+    plan_grid,
+    plan_images,
+    random_seed,
+    refine,
+)
+from engine.recipe import MAX_SEED, RANDOM_SEEDS, Style, make_recipe
+from tests.conftest import ROOT
 
 CATALOG = Catalog([ModelSpec(name="starter", title="Starter", source="owner/starter")])
 
@@ -32,9 +50,9 @@ def test_exact_is_handed_on(exact: bool) -> None:
     assert plan(exact=exact).exact is exact
 
 
-@pytest.mark.parametrize(("count", "shown"), [(0, "0"), (-3, "-3"), (65, "65"), (10**6, "1,000,000")])
+@pytest.mark.parametrize(("count", "shown"), [(0, "0"), (-3, "-3"), (101, "101"), (10**6, "1,000,000")])
 def test_a_number_of_images_out_of_range_is_refused_with_the_range(count: int, shown: str) -> None:
-    with pytest.raises(InvalidRequest, match=rf"^Number of images must be from 1 to 64; it was {shown}\.$"):
+    with pytest.raises(InvalidRequest, match=rf"^Number of images must be from 1 to 100; it was {shown}\.$"):
         plan(count=count)
 
 
@@ -65,3 +83,225 @@ def test_random_seeds_are_short_and_differ() -> None:
     seeds = {random_seed() for _ in range(50)}
     assert len(seeds) > 40
     assert all(0 <= seed < RANDOM_SEEDS for seed in seeds)
+
+
+# ---- grids
+
+
+STYLES = (Style(name="Ink", prompt="ink drawing of {prompt}"), Style(name="Oil", prompt="oil painting of {prompt}"))
+OFFER = Offer(Catalog([*CATALOG, ModelSpec(name="sd15", title="SD 1.5", source="owner/sd15")]), Limits(), STYLES)
+
+
+def grid(x: str = "", y: str = "", z: str = "", exact: bool = False, **recipe: object) -> Grid:
+    """A grid with axes written as "cfg: 3, 5"."""
+    parts = {name: text.split(": ", 1) for name, text in {"x": x, "y": y, "z": z}.items() if text}
+    axes = {name: AxisLine(axis=axis, values=values) for name, (axis, values) in parts.items()}
+    return Grid(recipe=make_recipe(**{"prompt": "a red cat", **recipe}), **axes, exact=exact)
+
+
+def planned(*args: str, **kwargs: object) -> Plan:
+    return plan_grid(grid(*args, **kwargs), OFFER)
+
+
+def lines(of: Grid) -> list[tuple[str, str] | None]:
+    return [line and (line.axis, line.values) for line in (of.x, of.y, of.z)]
+
+
+def test_a_grid_is_planned_x_fastest_then_y_then_z() -> None:
+    made = planned("cfg: 3, 5", "steps: 10, 20", "scheduler: Euler, Heun")
+    assert [cell.index for cell in made.cells] == list(range(8))
+    assert [cell.place for cell in made.cells] == [(x, y, z) for z in (0, 1) for y in (0, 1) for x in (0, 1)]
+    settings = [(cell.recipe.guidance_scale, cell.recipe.steps, cell.recipe.scheduler) for cell in made.cells]
+    assert settings[:5] == [(3, 10, "Euler"), (5, 10, "Euler"), (3, 20, "Euler"), (5, 20, "Euler"), (3, 10, "Heun")]
+    assert (made.shape, made.titles) == ((2, 2, 2), ("CFG scale", "Steps", "Scheduler"))
+    assert made.labels == (("3", "5"), ("10", "20"), ("Euler", "Heun"))
+    assert made.at((1, 0, 1)) == made.cells[5]
+
+
+def test_a_grid_without_axes_is_one_picture() -> None:
+    made = planned(seed=7, exact=True)
+    assert [cell.recipe for cell in made.cells] == [make_recipe(prompt="a red cat", seed=7)]
+    assert (made.shape, made.labels, made.titles, made.exact) == ((1, 1, 1), (("",),) * 3, ("",) * 3, True)
+
+
+def test_an_axis_may_stand_anywhere_and_goes_by_its_label_too() -> None:
+    made = planned(z="CFG SCALE: 3, 5")
+    assert (made.shape, made.titles) == ((1, 1, 2), ("", "", "CFG scale"))
+    assert lines(made.grid) == [None, None, ("cfg", "3, 5")]
+
+
+def test_the_planned_grid_is_resolved_and_gives_an_equal_plan() -> None:
+    made = planned("seed: 7, 3 random seeds", "cfg: 3-5", "scheduler: heun k, EULER")
+    seeds = [cell.recipe.seed for cell in made.cells[:4]]
+    assert lines(made.grid) == [("seed", ", ".join(map(str, seeds))), ("cfg", "3, 4, 5"), ("scheduler", "Heun Karras, Euler")]
+    assert plan_grid(made.grid, OFFER) == made
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "recipe"),
+    [
+        ("variants: ", "replace: cat, dog", {"prompt": "a {red|blue} cat"}),
+        ("style: None, ink", "size: 64, 96x64", {}),
+        ("model: sd, starter", "negative: ,blurry", {}),
+        ("prompt: " + '"' + '""' * 3000 + '", a', "", {}),
+    ],
+)
+def test_every_kind_of_axis_is_planned_again_alike_also_from_json(x: str, y: str, recipe: dict) -> None:
+    made = planned(x, y, **recipe)
+    again = Grid.model_validate(json.loads(json.dumps(made.grid.model_dump(mode="json"))))
+    assert again == made.grid
+    assert plan_grid(again, OFFER) == made
+
+
+def test_a_grid_refuses_keys_and_lines_that_it_does_not_know() -> None:
+    with pytest.raises(ValidationError):
+        Grid.model_validate({"recipe": {}, "w": None})
+    with pytest.raises(ValidationError):
+        AxisLine(axis="prompt", values="a" * 20_001)
+
+
+def test_the_product_is_refused_before_any_recipe_is_made() -> None:
+    with pytest.raises(InvalidRequest, match=r"^10 x 10 x 10 = 1,000 cells are more than the 100 allowed here: shorten an axis\.$"):
+        planned("cfg: 1-10", "steps: 1-10", "replace: no such word, 1, 2, 3, 4, 5, 6, 7, 8, 9")
+    assert len(planned("cfg: 1-10", "steps: 1-10").cells) == 100
+    with pytest.raises(InvalidRequest, match=r"^51 x 2 = 102 cells"):
+        planned("steps: 50-100", z="cfg: 1, 2")
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "sentence"),
+    [
+        ("cfg: 3", "CFG scale: 5", "CFG scale is on two axes: keep one of them."),
+        ("size: 64", "width: 96", "Size and Width both change the width: keep one of them."),
+        ("height: 64", "size: 96", "Height and Size both change the height: keep one of them."),
+        ("prompt: a, b", "variants: {c|d}", "Prompt and Prompt variants both change the prompt: keep one of them."),
+    ],
+)
+def test_two_axes_over_one_field_are_refused(x: str, y: str, sentence: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        planned(x, y)
+    assert str(caught.value) == sentence
+
+
+def test_search_and_replace_may_be_on_two_axes_and_works_on_the_prompts_of_a_third() -> None:
+    made = planned("replace: cat, dog", "replace: red, blue", "prompt: a red cat, red cats")
+    assert [cell.recipe.prompt for cell in made.cells] == [
+        "a red cat", "a red dog", "a blue cat", "a blue dog", "red cats", "red dogs", "blue cats", "blue dogs",
+    ]  # fmt: skip
+    assert planned("replace: cat, dog", "variants: {big|small} cat").at((1, 1, 0)).recipe.prompt == "small dog"
+
+
+@pytest.mark.parametrize(
+    ("x", "y"),
+    [("replace: Cat, dog", ""), ("replace: red, blue", "replace: red cat, dog"), ("replace: cat, x", "prompt: a cat, a dog")],
+)
+def test_a_word_that_a_prompt_lacks_is_refused_with_the_prompt(x: str, y: str) -> None:
+    with pytest.raises(InvalidRequest, match=r"stands neither in the prompt “a .*” nor in the negative prompt “”"):
+        planned(x, y)
+
+
+def test_a_long_prompt_may_be_exchanged_together_with_a_long_style() -> None:
+    long = Style(name="Long", prompt="{prompt}, {prompt}, {prompt}, {prompt}")
+    made = plan_grid(grid("style: None", "prompt: " + "a" * 3500, style=long), OFFER)
+    assert len(made.cells[0].recipe.full_prompt) == 3500
+
+
+def test_limits_and_models_are_checked_in_every_cell() -> None:
+    with pytest.raises(InvalidRequest, match="too large here"):
+        planned("width: 512, 4096", height=2048)
+    with pytest.raises(InvalidRequest, match="no model “other”"):
+        planned(model="other")
+    assert planned("model: starter", model="other").cells[0].recipe.model == "starter"
+
+
+def test_a_place_outside_the_grid_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="no cell 2 x 0 x 0 in this grid of 2 x 1 x 1"):
+        planned("cfg: 3, 5").at((2, 0, 0))
+
+
+# ---- growing
+
+
+def test_a_grown_plan_keeps_the_index_of_every_picture_it_had() -> None:
+    old, new = planned("cfg: 3, 5", "steps: 10, 20"), planned("cfg: 4, 3, 5", "steps: 20, 10, 30")
+    grown = old.grown_to(new)
+    kept = {cell.recipe: cell.index for cell in old.cells}
+    assert [(cell.place, cell.recipe) for cell in grown.cells] == [(cell.place, cell.recipe) for cell in new.cells]
+    assert all(kept[cell.recipe] == cell.index for cell in grown.cells if cell.recipe in kept)
+    assert sorted(cell.index for cell in grown.cells) == list(range(9))
+    assert (grown.labels, grown.titles, grown.grid) == (new.labels, new.titles, new.grid)
+    assert grown.at((1, 1, 0)).index == old.at((0, 0, 0)).index == 0
+    assert grown.grown_to(new) == grown
+
+
+def test_a_plan_does_not_grow_into_one_that_lacks_a_picture_or_is_not_as_exact() -> None:
+    old = planned("cfg: 3, 5")
+    assert old.grown_to(planned("cfg: 3, 6, 7")) is None
+    assert old.grown_to(planned("cfg: 3, 5, 7", exact=True)) is None
+    assert old.grown_to(planned("cfg: 3, 5", seed=1)) is None
+    assert old.grown_to(old) == old
+
+
+def test_equal_recipes_in_one_plan_keep_indexes_of_their_own() -> None:
+    twice, thrice = (Plan(tuple(Cell(i, make_recipe()) for i in range(count))) for count in (2, 3))
+    assert [cell.index for cell in twice.grown_to(thrice).cells] == [0, 1, 2]
+    assert thrice.grown_to(twice) is None
+
+
+# ---- refining
+
+
+def test_refining_goes_halfway_to_the_neighbours_and_keeps_the_rest() -> None:
+    finer = refine(planned("cfg: 6, 7, 8", "seed: 5, 6", "steps: 10, 20, 30", exact=True).grid, (1, 1, 1), OFFER)
+    assert lines(finer) == [("cfg", "6.5, 7, 7.5"), None, ("steps", "15, 20, 25")]
+    assert (finer.recipe.seed, finer.recipe.guidance_scale, finer.recipe.steps, finer.exact) == (6, 7, 20, True)
+    assert plan_grid(finer, OFFER).at((1, 0, 1)).recipe == finer.recipe
+
+
+def test_texts_fold_into_the_recipe_when_a_grid_is_refined() -> None:
+    finer = refine(grid("width: 64, 96", "replace: cat, dog", "prompt: a cat, the cat"), (0, 1, 1), OFFER)
+    assert lines(finer) == [("width", "48, 64, 80"), None, None]
+    assert finer.recipe.prompt == "the dog"
+
+
+@pytest.mark.parametrize("x", ["", "seed: 1, 2", "cfg: 7", "steps: 10, 11"])
+def test_what_cannot_be_refined_is_refused_with_what_can(x: str) -> None:
+    with pytest.raises(InvalidRequest, match=r"^Nothing here can be made finer: that takes an axis of CFG scale, Steps, Width, Height "):
+        refine(grid(x), (0, 0, 0), OFFER)
+
+
+def test_a_cell_that_is_not_there_cannot_be_refined() -> None:
+    with pytest.raises(InvalidRequest, match="no cell"):
+        refine(grid("cfg: 6, 7"), (-1, 0, 0), OFFER)
+
+
+# ---- differences and presets
+
+
+def test_differences_are_read_out_as_a_person_reads_them() -> None:
+    one, other = make_recipe(seed=1, guidance_scale=7), make_recipe(seed=2, guidance_scale=7.5, style=STYLES[0])
+    assert differences(one, other) == [("Style", "None", "Ink"), ("Seed", "1", "2"), ("CFG scale", "7", "7.5")]
+    assert differences(one, one) == []
+
+
+PRESETS = load_grids(ROOT / "presets" / "grids")
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: preset.title)
+def test_every_preset_is_planned_with_the_embedded_model(preset: GridPreset, catalog: Catalog) -> None:
+    offer = Offer(catalog, Limits())
+    made = plan_grid(preset.grid(catalog.find("starter").recipe(prompt="an owl, noto style")), offer)
+    assert len(made.cells) > 1
+    assert plan_grid(made.grid, offer) == made
+    assert made.cells[0].recipe.prompt == (preset.prompt or "an owl, noto style")
+
+
+def test_presets_are_told_apart_and_explain_themselves() -> None:
+    assert len({preset.title for preset in PRESETS}) == len(PRESETS) >= 5
+    assert all(preset.note for preset in PRESETS)
+
+
+def test_a_misspelt_key_in_a_preset_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text('title = "A"\n[x]\naxis = "cfg"\nvaluse = "1"\n', encoding="utf-8")
+    with pytest.raises(ValueError, match="valuse"):
+        load_grids(tmp_path)

@@ -181,7 +181,7 @@ def test_steps_are_shown_as_they_are_made(tab, engine, device, press):
         ({"width": 500}, "Width must be a multiple of 8: try 496 or 504"),
         ({"steps": 151}, "Steps must be at most 150 here; it was 151."),
         ({"width": 4096, "height": 4096}, "4096 x 4096 is too large here"),
-        ({"count": 1000}, "Number of images must be from 1 to 64; it was 1,000."),
+        ({"count": 1000}, "Number of images must be from 1 to 100; it was 1,000."),
         ({"count": 1.5}, "Number of images must be a whole number; it was 1.5."),
         ({"model": "nothing"}, "There is no model “nothing” here"),
         ({"style": "Gone"}, "There is no style “Gone” here."),

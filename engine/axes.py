@@ -1,0 +1,244 @@
+"""AXES: what a comparison grid can vary, one row each.
+
+A row reads a line of text into values, says what each value changes in a recipe, and how it is shown. An axis over
+one field of Recipe is one line: `_numbers`, `_names` or `_texts`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from engine.catalog import Catalog, Limits
+from engine.errors import InvalidRequest
+from engine.recipe import SIZE_MULTIPLE, Recipe, Style, bounds, label
+from engine.schedulers import available_schedulers
+from engine.values import (
+    NumberRule,
+    complete_name,
+    read_numbers,
+    read_sizes,
+    read_texts,
+    refuse_repeats,
+    show_number,
+    write_line,
+)
+from engine.variants import read_variants
+
+NO_STYLE = "None"
+"""What the style axis calls the prompt as it was typed."""
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What an axis may name: the engine's models, the operator's limits, the styles of the page."""
+
+    catalog: Catalog
+    limits: Limits
+    styles: tuple[Style, ...] = ()
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """A value of the Prompt S/R axis: `word` makes way for `by`."""
+
+    word: str
+    by: str
+
+
+@dataclass(frozen=True)
+class AxisRow:
+    """One thing that an axis can vary.
+
+    `fields` are the recipe fields it changes and `changes` their new content for a value; a row that `rewrites` works on what
+    the other axes put there. `read` gives the values in a line, and raises InvalidRequest; `show` is a value's label, and the text
+    it is read from. `choices` are the names on offer, none where anything may be written. `finer` gives the values round one
+    of several, None where there is nothing between two values. The line of a row that is `kept_as_typed` says the same
+    whenever it is read.
+    """
+
+    name: str
+    label: str
+    hint: str
+    fields: tuple[str, ...]
+    read: Callable[[str, Offer, Recipe], list[Any]]
+    changes: Callable[[Recipe, Any], dict[str, Any]]
+    show: Callable[[Any], str] = str
+    choices: Callable[[Offer], list[str]] = lambda offer: []
+    finer: Callable[[Sequence[Any], int, Offer], list[Any]] | None = None
+    rewrites: bool = False
+    kept_as_typed: bool = False
+
+
+def _rule(field: str, hint: str, unit: int | None, offer: Offer) -> NumberRule:
+    low, high = bounds(field)
+    if field == "steps":
+        high = min(high, offer.limits.max_steps)
+    return NumberRule(label(field), hint, Decimal(str(low)), Decimal(str(high)), unit and Decimal(unit))
+
+
+def _numbers(
+    name: str, field: str, hint: str, *, unit: int | None = None, refines: bool = False, draw: Callable[[], int] | None = None
+) -> AxisRow:
+    """A row over a numeric field. Whole numbers unless the field's are not; with `unit`, multiples of it."""
+    kind = Recipe.model_fields[field].annotation
+    unit = unit or (1 if kind is int else None)
+
+    def read(line: str, offer: Offer, recipe: Recipe) -> list[Any]:
+        rule = _rule(field, hint, unit, offer)
+        values = [kind(value) for value in read_numbers(line, rule, offer.limits.max_images, draw)]
+        refuse_repeats(rule.label, [show_number(value) for value in values])
+        return values
+
+    def finer(values: Sequence[Any], chosen: int, offer: Offer) -> list[Any]:
+        return [kind(value) for value in _rule(field, hint, unit, offer).finer([Decimal(str(value)) for value in values], chosen)]
+
+    return AxisRow(name, label(field), hint, (field,), read, _put(field), show_number, finer=finer if refines else None)
+
+
+def _put(field: str) -> Callable[[Recipe, Any], dict[str, Any]]:
+    return lambda recipe, value: {field: value}
+
+
+def _read_names(line: str, names: Sequence[str], title: str, hint: str, limit: int) -> list[str]:
+    found = [complete_name(text, names, title) for text in read_texts(line, title, hint, limit)]
+    refuse_repeats(title, found)
+    return found
+
+
+def _names(name: str, field: str, hint: str, choices: Callable[[Offer], list[str]]) -> AxisRow:
+    """A row over a field that holds one of the names on offer."""
+    title = label(field)
+
+    def read(line: str, offer: Offer, recipe: Recipe) -> list[str]:
+        return _read_names(line, choices(offer), title, hint, offer.limits.max_images)
+
+    return AxisRow(name, title, hint, (field,), read, _put(field), choices=choices)
+
+
+def _texts(name: str, field: str, hint: str, *, keep_empty: bool = False) -> AxisRow:
+    """A row over a field of free text."""
+    title = label(field)
+
+    def read(line: str, offer: Offer, recipe: Recipe) -> list[str]:
+        texts = read_texts(line, title, hint, offer.limits.max_images, keep_empty=keep_empty)
+        refuse_repeats(title, texts)
+        return texts
+
+    return AxisRow(name, title, hint, (field,), read, _put(field), kept_as_typed=True)
+
+
+def _size() -> AxisRow:
+    title, hint = "Size", "64, 96x64"
+
+    def read(line: str, offer: Offer, recipe: Recipe) -> list[tuple[int, int]]:
+        rule = _rule("width", hint, SIZE_MULTIPLE, offer)  # the height's bounds are the same
+        sizes = read_sizes(line, NumberRule(title, hint, rule.low, rule.high, rule.unit), offer.limits.max_images)
+        refuse_repeats(title, [f"{width:f}x{height:f}" for width, height in sizes])
+        return [(int(width), int(height)) for width, height in sizes]
+
+    return AxisRow(
+        "size", title, hint, ("width", "height"), read,
+        lambda recipe, size: {"width": size[0], "height": size[1]}, lambda size: f"{size[0]}x{size[1]}",
+    )  # fmt: skip
+
+
+def _style() -> AxisRow:
+    title, hint = label("style"), "None, Watercolour, ink"
+
+    def choices(offer: Offer) -> list[str]:
+        return [NO_STYLE, *(style.name for style in offer.styles)]
+
+    def read(line: str, offer: Offer, recipe: Recipe) -> list[Style | None]:
+        styles = {NO_STYLE: None, **{style.name: style for style in offer.styles}}
+        return [styles[name] for name in _read_names(line, choices(offer), title, hint, offer.limits.max_images)]
+
+    return AxisRow("style", title, hint, ("style",), read, _put("style"), lambda style: style.name if style else NO_STYLE, choices)
+
+
+def _replace() -> AxisRow:
+    title, hint = "Prompt S/R", "cat, dog, red fox"
+
+    def read(line: str, offer: Offer, recipe: Recipe) -> list[Replacement]:
+        texts = read_texts(line, title, hint, offer.limits.max_images, keep_empty=True)
+        refuse_repeats(title, texts)
+        if not texts[0]:
+            raise InvalidRequest(f"{title} begins with the word to replace, such as {hint}; it was empty.")
+        return [Replacement(texts[0], text) for text in texts]
+
+    def changes(recipe: Recipe, value: Replacement) -> dict[str, str]:
+        texts = {"prompt": recipe.prompt, "negative_prompt": recipe.negative_prompt}
+        if not any(value.word in text for text in texts.values()):
+            raise InvalidRequest(
+                f"{title}: “{value.word[:80]}” stands neither in the prompt “{_quoted(recipe.prompt)}” nor in the negative prompt"
+                f" “{_quoted(recipe.negative_prompt)}”: begin with a word that does, spelt the same."
+            )
+        return {field: text.replace(value.word, value.by) for field, text in texts.items()}
+
+    return AxisRow(
+        "replace", title, hint, ("prompt", "negative_prompt"), read, changes, lambda value: value.by,
+        rewrites=True, kept_as_typed=True,
+    )  # fmt: skip
+
+
+def _quoted(text: str) -> str:
+    return text if len(text) <= 200 else text[:197] + "..."
+
+
+def _variants() -> AxisRow:
+    def read(line: str, offer: Offer, recipe: Recipe) -> list[str]:
+        return read_variants(line if line.strip() else recipe.prompt, offer.limits.max_images)
+
+    return AxisRow(
+        "variants", "Prompt variants", "a {red|green} {apple|pear}; empty: the prompt itself", ("prompt",), read, _put("prompt"),
+        kept_as_typed=True,
+    )  # fmt: skip
+
+
+def _draw_seed() -> int:
+    from engine.plan import random_seed  # here: engine.plan imports this table
+
+    return random_seed()
+
+
+_ROWS = (
+    _numbers("seed", "seed", "7, 10-13, 4 random seeds", draw=_draw_seed),
+    _numbers("cfg", "guidance_scale", "3, 5-9 (+2), 1-10 [4]", refines=True),
+    _numbers("steps", "steps", "5, 10-30 (+10), 1-50 [4]", refines=True),
+    _names("scheduler", "scheduler", "Euler, DPM++ 2M Karras, heun k", lambda offer: available_schedulers()),
+    _size(),
+    _numbers("width", "width", "64, 64-128 (+32)", unit=SIZE_MULTIPLE, refines=True),
+    _numbers("height", "height", "64, 64-128 (+32)", unit=SIZE_MULTIPLE, refines=True),
+    _names("model", "model", "starter, sd15", lambda offer: [model.name for model in offer.catalog]),
+    _texts("prompt", "prompt", '"a cat, sitting", a dog  or  a cat, sitting || a dog'),
+    _texts("negative", "negative_prompt", '"", blurry, "text, letters"', keep_empty=True),
+    _style(),
+    _numbers("clip_skip", "clip_skip", "1-3"),
+    _replace(),
+    _variants(),
+)
+
+AXES: Mapping[str, AxisRow] = {row.name: row for row in _ROWS}
+
+
+def find_axis(name: str) -> AxisRow:
+    """The row of that name or label, whatever its capitals. Raises InvalidRequest with the nearest."""
+    known = {spelling.casefold(): row for row in _ROWS for spelling in (row.label, row.name)}
+    if row := known.get(name.strip().casefold()):
+        return row
+    near = difflib.get_close_matches(name.casefold()[:100], known, n=1, cutoff=0.5)
+    labels = [known[near[0]].label] if near else [row.label for row in _ROWS]
+    raise InvalidRequest(f"There is no axis “{name[:60]}”; there is {', '.join(labels)}.")
+
+
+def write_values(row: AxisRow, values: Sequence[Any]) -> str:
+    """The line from which `row` reads exactly these values.
+
+    Raises ValueError for prompt variants, whose line is a template: it cannot be told from its prompts.
+    """
+    if row.name == "variants":
+        raise ValueError("a template cannot be told from its prompts")
+    return write_line(row.show(value) for value in values)
