@@ -71,8 +71,11 @@ class Device(Protocol):
     def install(self, loaded: Any) -> None:
         """Makes a loaded model the resident one. No image may be under way."""
 
-    def admit(self, key: Key, recipe: Recipe, *, owner: str, exact: bool, latents: Any | None) -> int:
-        """Starts an image at its noise and returns its number of steps. Raises EngineError."""
+    def admit(self, key: Key, recipe: Recipe, *, owner: str, exact: bool, latents: Any | None, together: bool = False) -> int:
+        """Starts an image at its noise and returns its number of steps. Raises EngineError.
+
+        Images that develop `together` take turns; of others, an owner's early ones are finished before late ones are begun.
+        """
 
     def tick(self) -> list[Advance]:
         """One network call for as many images as fit. Empty when none is under way."""

@@ -13,7 +13,7 @@ from PIL import Image
 from engine.catalog import Catalog, Limits
 from engine.device import Device, Key, TokenCount
 from engine.errors import InvalidRequest
-from engine.events import Finished, Made
+from engine.events import Finished
 from engine.history import History
 from engine.job import Job
 from engine.outputs import day_folder
@@ -58,15 +58,17 @@ class Engine:
 
     def submit(
         self, plan: Plan, owner: str = "", previews: PreviewOptions | None = None, latents: Mapping[int, Any] | None = None,
-        reuse: bool = False,
+        reuse: bool = False, together: bool = False,
     ) -> Job:  # fmt: skip
         """Starts a plan. `latents` gives cells (by index) their initial noise: standard normal arrays (C, h, w).
 
         With `reuse`, cells that were made before are taken from the disk: equal recipe, weights, device, versions and
-        exactness. Raises InvalidRequest when this owner has too much waiting, or a recipe asks for more than the limits.
+        exactness. With `together` all cells develop at once; else early ones are finished before late ones are begun.
+
+        Raises InvalidRequest when this owner has too much waiting, or a recipe asks for more than the limits.
         """
         self._check(plan)
-        job = Job(plan, owner, previews or PreviewOptions(), reuse)
+        job = Job(plan, owner, previews or PreviewOptions(), reuse, together)
         with self._lock:
             if sum(not other.done for other in self._jobs.values() if other.owner == owner) >= self.limits.max_waiting:
                 raise InvalidRequest(f"{self.limits.max_waiting} requests of yours are under way: wait for one, or stop one.")
@@ -87,15 +89,18 @@ class Engine:
             new = job.grow(plan)
         self._worker.submit(job, new)
 
-    def estimate(self, plan: Plan, job: Job | None = None) -> Estimate:
-        """What a plan will cost by the speed measured here; with `job`, what growing that job to it will."""
+    def estimate(self, plan: Plan, job: Job | None = None, *, reuse: bool = True, together: bool = False) -> Estimate:
+        """What a plan will cost by the speed measured here; with `job`, what growing that job to it will.
+
+        With `reuse`, pictures that are on disk already cost nothing.
+        """
         known = {cell.index for cell in job.plan.cells} if job else set()
         new = [cell.recipe for cell in plan.cells if cell.index not in known]
-        fresh = [recipe for recipe in new if not self._made_before(recipe, plan.exact)]
+        fresh = [recipe for recipe in new if not (reuse and self._made_before(recipe, plan.exact))]
         calls: list[tuple[str, int, int]] = []
         for model in dict.fromkeys(recipe.model for recipe in fresh):
             packer = self._worker.packer(self.catalog.find(model))
-            simulated = simulate([recipe for recipe in fresh if recipe.model == model], packer, exact=plan.exact)
+            simulated = simulate([recipe for recipe in fresh if recipe.model == model], packer, exact=plan.exact, together=together)
             calls += [(model, recipe.width * recipe.height, call.width) for call, recipe in simulated]
         speed = self._worker.speed
         seconds = speed.total(calls)
@@ -124,11 +129,6 @@ class Engine:
         """An owner's jobs that are kept, oldest first."""
         with self._lock:
             return [job for job in self._jobs.values() if job.owner == owner]
-
-    def pictures(self, owner: str) -> list[tuple[str, Made]]:
-        """An owner's pictures as ("job id:cell", picture), newest first."""
-        found = [(f"{job.id}:{cell}", made) for job in self.jobs(owner) for cell, made in job.made().items()]
-        return found[::-1]
 
     def frame(self, job: Job, cell: int, step: int, method: str = "linear") -> Image.Image:
         """The predicted x0 of a cell after `step`, while the job is kept. Raises InvalidRequest when it is not there."""

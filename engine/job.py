@@ -94,6 +94,8 @@ class Job:
     previews: PreviewOptions = field(default_factory=PreviewOptions)
     reuse: bool = False
     """Whether equal pictures on disk are taken instead of making them again."""
+    together: bool = False
+    """Whether all cells develop at once, or early ones are finished before late ones are begun."""
     id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
     key: str = field(default_factory=lambda: secrets.token_urlsafe(18))
     """What lets a browser look at the job. Not its id: that is part of file names, which travel."""

@@ -316,7 +316,8 @@ class Worker:
             if task.job.reuse and task.latents is None and (made := self._history.find(recipe, exact, device.facts())):
                 task.publish(Finished(task.cell.index, made, reused=True))
                 return
-            task.total = device.admit(task.key, recipe, owner=task.job.owner or task.job.id, exact=exact, latents=task.latents)
+            asked = {"exact": exact, "latents": task.latents, "together": task.job.together}
+            task.total = device.admit(task.key, recipe, owner=task.job.owner or task.job.id, **asked)
         except EngineError as error:
             self._fail(task, str(error))
             return

@@ -79,6 +79,7 @@ class FakeDevice:
         self.may_load.set()
         self._images: dict[Key, FakeImage] = {}
         self._live: list[Key] = []
+        self._together: set[Key] = set()
         self._held = False
         self._granted = threading.Semaphore(0)
 
@@ -114,12 +115,13 @@ class FakeDevice:
         self.model = loaded.name
         self._images.clear()
 
-    def admit(self, key: Key, recipe: Recipe, *, owner: str, exact: bool, latents: Any | None) -> int:
+    def admit(self, key: Key, recipe: Recipe, *, owner: str, exact: bool, latents: Any | None, together: bool = False) -> int:
         assert recipe.model == self.model, "an image of a model that is not resident"
         self.history.append(("admit", key, owner))
         noise = numpy.random.default_rng(recipe.seed).standard_normal((4, recipe.height // 8, recipe.width // 8), numpy.float32)
         self._images[key] = FakeImage(recipe, noise if latents is None else numpy.asarray(latents, numpy.float32))
         self._live.append(key)
+        self._together |= {key} if together else set()
         return recipe.steps
 
     def tick(self) -> list[Advance]:
@@ -129,7 +131,8 @@ class FakeDevice:
         if self.tick_error is not None:
             error, self.tick_error = self.tick_error, None
             raise error
-        picked = self._live[: self.images_a_tick]
+        turn = sorted(self._live, key=lambda key: self._images[key].step if key in self._together else 0)
+        picked = turn[: self.images_a_tick]
         self.width = 2 * len(picked)
         self.history.append(("tick", tuple(picked)))
         return [self._advance(key, len(picked)) for key in picked]

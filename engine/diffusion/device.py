@@ -96,9 +96,11 @@ class TorchDevice:
         if self.kind == "cuda":
             torch.cuda.empty_cache()
 
-    def admit(self, key: Key, recipe: Recipe, *, owner: str = "", exact: bool = False, latents: Any | None = None) -> int:
+    def admit(
+        self, key: Key, recipe: Recipe, *, owner: str = "", exact: bool = False, latents: Any | None = None, together: bool = False
+    ) -> int:
         start = None if latents is None else torch.as_tensor(latents)
-        trajectory = self.denoiser.admit(key, recipe, owner=owner, exact=exact, latents=start)
+        trajectory = self.denoiser.admit(key, recipe, owner=owner, exact=exact, latents=start, together=together)
         assert self._loaded is not None
         self._kept[key] = Kept(trajectory, self._loaded.family, self._loaded.previewers, self._loaded.revision)
         return trajectory.total
