@@ -7,89 +7,26 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 import httpx
 import pytest
-from PIL import Image, PngImagePlugin
 
-from engine.device import TokenCount
 from engine.engine import Engine
 from engine.errors import NotSaved, OutOfMemory
 from engine.job import Job
 from engine.local import PRESETS
-from engine.metadata import png_bytes, read_picture
+from engine.metadata import read_picture
 from tests.engine.test_worker import at_step, ends, files, running, wait_for
-from tests.fake_device import FakeDevice, fake_engine
+from tests.fake_device import FakeDevice
+from tests.ui.conftest import ANN, ASKED, BOB, Update, pictures
 from tests.ui.test_controls import in_a_loop
 from ui.controls import KEEP, RANDOM
 from ui.generate import GenerateTab
 from ui.page import build_page
-
-ANN, BOB = "a" * 32, "b" * 32
-ASKED = {"prompt": "an owl", "seed_mode": KEEP, "seed": 100, "steps": 4}
-Update = dict[Any, Any]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def gradio_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """gradio copies what can be downloaded to a place of its own."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("gradio")))
-        yield
-
-
-@pytest.fixture
-def device() -> FakeDevice:
-    return FakeDevice()
-
-
-@pytest.fixture
-def engine(tmp_path: Path, device: FakeDevice) -> Iterator[Engine]:
-    with running(tmp_path, device) as engine:
-        yield engine
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[gr.Blocks]:
-    """The page, built once: it holds nothing of a visitor."""
-    with fake_engine(tmp_path_factory.mktemp("built")) as engine:
-        yield in_a_loop(lambda: build_page(engine, PRESETS))
-
-
-@pytest.fixture
-def tab(built: gr.Blocks, engine: Engine) -> GenerateTab:
-    """The tab of the page, over this test's engine."""
-    tab = next(iter(built.fns.values())).fn.__self__
-    assert isinstance(tab, GenerateTab)
-    tab.engine = engine
-    return tab
-
-
-@pytest.fixture
-def press(built: gr.Blocks, tab: GenerateTab) -> Callable[..., Iterator[Update]]:
-    """Presses Generate as the page does: with what it has wired to the button."""
-    inputs = next(wired.inputs for wired in built.fns.values() if wired.fn == tab._generate)
-
-    def pressed(visitor: str = ANN, shown: str = "", **changed: Any) -> Iterator[Update]:
-        given = {tab.visitor: visitor, tab.shown: shown}
-        given |= {component: {**ASKED, **changed}.get(name, component.value) for name, component in tab.controls.fields.items()}
-        values = [given[component] for component in inputs]
-        return tab._generate(*("" if value is None else value for value in values))
-
-    return pressed
-
-
-@pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
-    """What pops up on the page."""
-    messages: list[tuple[str, str]] = []
-    monkeypatch.setattr(gr, "Warning", lambda message, **_: messages.append(("warning", message)))
-    monkeypatch.setattr(gr, "Info", lambda message, **_: messages.append(("info", message)))
-    return messages
 
 
 def merged(updates: list[Update]) -> Update:
@@ -139,7 +76,7 @@ def test_a_run_from_the_first_word_to_the_download(tab, engine, press):
     assert states[-1] == "done"
     assert set(states) == {"running", "done"}
     assert is_idle(tab, page)
-    [(pick, made)] = engine.pictures(ANN)
+    [(pick, made)] = pictures(engine, ANN)
     assert page[tab.shown] == pick
     assert page[tab.text].startswith("an owl\nSteps: 4, ")
     assert "Seed: 100" in page[tab.text]
@@ -152,13 +89,13 @@ def test_a_run_from_the_first_word_to_the_download(tab, engine, press):
 
 def test_the_seed_that_was_drawn_is_shown(tab, engine, press):
     page = merged(list(press(seed_mode=RANDOM)))
-    assert page[tab.controls.fields["seed"]] == engine.pictures(ANN)[0][1].recipe.seed
+    assert page[tab.controls.fields["seed"]] == pictures(engine, ANN)[0][1].recipe.seed
 
 
 def test_a_new_visitor_gets_a_name(tab, engine, press):
     name = merged(list(press(visitor="")))[tab.visitor]
     assert len(name) == 32
-    assert len(engine.pictures(name)) == 1
+    assert len(pictures(engine, name)) == 1
 
 
 def test_steps_are_shown_as_they_are_made(tab, engine, device, press):
@@ -218,7 +155,7 @@ def test_an_engine_that_closes_refuses_in_words(tab, engine, press):
 
 def test_several_pictures_come_together(tab, engine, press):
     page = merged(list(press(count=4)))
-    assert [made.recipe.seed for _, made in engine.pictures(ANN)] == [103, 102, 101, 100]
+    assert [made.recipe.seed for _, made in pictures(engine, ANN)] == [103, 102, 101, 100]
     assert len(page[tab.stage]["frames"]) == len(page[tab.strip]) == 4
     assert page[tab.stage]["status"] == "4 finished of 4 pictures"
     assert "Seed: 103" in page[tab.text]
@@ -265,7 +202,7 @@ def test_finish_one_then_stop(tab, engine, device, press):
     device.let_go()
     page = merged(list(updates))
     assert page[tab.stage]["status"] == "1 finished, 2 stopped of 3 pictures"
-    assert [made.recipe.seed for _, made in engine.pictures(ANN) if not made.provenance.unfinished] == [100]
+    assert [made.recipe.seed for _, made in pictures(engine, ANN) if not made.provenance.unfinished] == [100]
 
 
 def test_nobody_stops_somebody_elses_pictures(tab, engine, device, press):
@@ -286,7 +223,7 @@ def test_leaving_the_page_leaves_the_job_running(engine, device, press):
     assert job._watchers == []
     device.let_go()
     assert [type(end).__name__ for end in ends(job).values()] == ["Finished"]
-    assert len(engine.pictures(ANN)) == 1
+    assert len(pictures(engine, ANN)) == 1
 
 
 # What goes wrong on the way.
@@ -331,7 +268,7 @@ def test_a_picture_that_could_not_be_saved_can_still_be_downloaded(tab, engine, 
     assert page[tab.stage]["frames"][0]["src"].startswith("data:image/png;base64,")
     file = downloaded(tab, page)
     assert file.name == "seed-100.png"
-    assert read_picture(file).settings == dict(engine.pictures(ANN)[0][1].recipe)
+    assert read_picture(file).settings == dict(pictures(engine, ANN)[0][1].recipe)
     assert files(engine) == []
 
 
@@ -358,7 +295,7 @@ def test_a_full_disk_below_gradios_own_files_still_ends_the_run(tab, press, monk
 def test_a_picture_of_ones_own_can_be_looked_at_and_used_again(tab, engine, press):
     list(press(count=2, prompt="an owl", guidance_scale=6))
     list(press(prompt="a rocket"))
-    pick, made = engine.pictures(ANN)[1]
+    pick, made = pictures(engine, ANN)[1]
     page = tab._look(ANN, click(pick))
     assert page[tab.shown] == pick
     assert page[tab.stage]["frames"][0]["alt"] == "an owl"
@@ -382,7 +319,7 @@ def test_a_pick_that_is_nothing_shows_nothing(tab, press, pick):
 
 def test_nobody_sees_somebody_elses_picture(tab, engine, press):
     list(press(visitor=ANN))
-    [(pick, _)] = engine.pictures(ANN)
+    [(pick, _)] = pictures(engine, ANN)
     assert tab._made(ANN, pick) is not None
     assert tab._made(BOB, pick) is None
     assert tab.stage not in tab._look(BOB, click(pick))
@@ -391,7 +328,7 @@ def test_nobody_sees_somebody_elses_picture(tab, engine, press):
 
 def test_a_click_on_one_of_several_shows_it_alone(tab, engine, press):
     list(press(count=2))
-    pick, _ = engine.pictures(ANN)[0]
+    pick, _ = pictures(engine, ANN)[0]
     assert len(tab._pick(ANN, "starter", 0, click(pick))[tab.stage]["frames"]) == 1
 
 
@@ -421,7 +358,7 @@ def test_a_visitor_finds_the_pictures_again(tab, engine, press):
     list(press(count=2))
     [update] = tab._restore(ANN)
     assert update[tab.visitor] == ANN
-    assert [thumb["pick"] for thumb in update[tab.strip]] == [pick for pick, _ in engine.pictures(ANN)]
+    assert [thumb["pick"] for thumb in update[tab.strip]] == [pick for pick, _ in pictures(engine, ANN)]
 
 
 def test_a_visitor_finds_a_run_under_way_again(tab, engine, device, press):
@@ -446,123 +383,6 @@ def test_a_token_that_is_none_of_ours_is_replaced(tab, token):
     [update] = tab._restore(token)
     assert re.fullmatch(r"[0-9a-f]{32}", update[tab.visitor])
     assert update[tab.strip] == []
-
-
-# Settings from a file.
-
-
-def png(texts: dict[str, str]) -> PngImagePlugin.PngInfo:
-    info = PngImagePlugin.PngInfo()
-    for key, value in texts.items():
-        info.add_text(key, value)
-    return info
-
-
-def saved(folder: Path, name: str = "picture.png", **texts: str) -> Path:
-    Image.effect_noise((64, 64), 50).save(folder / name, "PNG", pnginfo=png(texts))
-    return folder / name
-
-
-def cut(folder: Path) -> Path:
-    file = saved(folder)
-    file.write_bytes(file.read_bytes()[:900])
-    return file
-
-
-def words(folder: Path) -> Path:
-    (folder / "notes.png").write_text("just some words", encoding="utf-8")
-    return folder / "notes.png"
-
-
-def jpeg(folder: Path) -> Path:
-    Image.new("RGB", (8, 8)).save(folder / "photo.png", "JPEG")
-    return folder / "photo.png"
-
-
-@pytest.mark.parametrize(
-    ("make", "sentence"),
-    [
-        (words, "This file is no PNG picture"),
-        (jpeg, "This file is no PNG picture"),
-        (cut, "This PNG is damaged or was cut short"),
-        (saved, "This PNG carries no settings"),
-        (lambda folder: saved(folder, parameters="only words"), "no list of settings"),
-        (lambda folder: saved(folder, darkroom="{not json"), "This PNG carries no settings"),
-    ],
-    ids=["words", "jpeg", "cut", "plain", "no settings", "broken record"],
-)
-def test_a_file_without_settings_changes_nothing_and_says_why(tab, tmp_path, told, make, sentence):
-    assert set(tab._load_file(str(make(tmp_path)))) == {tab.controls.fields["seed"]}
-    [(kind, message)] = told
-    assert kind == "warning"
-    assert sentence in message
-
-
-def test_no_file_is_no_event(tab, told):
-    assert tab._load_file(None) == {tab.controls.fields["seed"]: gr.skip()}
-    assert told == []
-
-
-def test_a_picture_of_ours_fills_in_everything(tab, engine, press, told, tmp_path):
-    list(press(prompt="an owl", negative_prompt="red", style="Watercolour", steps=7, guidance_scale=6, width=128))
-    made = engine.pictures(ANN)[0][1]
-    file = tmp_path / "again.png"
-    file.write_bytes(png_bytes(made.image, made.recipe, made.provenance))
-    shown = {component.elem_id: value for component, value in tab._load_file(str(file)).items()}
-    assert told == [("info", "Settings of a picture made by Darkroom are loaded.")]
-    assert shown == {
-        "model": "starter", "prompt": "an owl", "negative": "red", "style": "Watercolour", "seed": 100, "seed-mode": KEEP,
-        "steps": 7, "cfg": 6.0, "scheduler": made.recipe.scheduler, "width": 128, "height": 64, "clip-skip": 1,
-    }  # fmt: skip
-
-
-def test_a_picture_of_a1111_fills_in_what_is_known_and_says_what_is_not(tab, told, tmp_path):
-    text = "a fox\nNegative prompt: blurry\nSteps: 28, Sampler: Euler a, CFG scale: 7.5, Seed: 9, Size: 500x512, Model: dreamy"
-    shown = {component.elem_id: value for component, value in tab._load_file(str(saved(tmp_path, parameters=text))).items()}
-    assert shown["prompt"] == "a fox"
-    assert (shown["steps"], shown["cfg"], shown["seed"], shown["height"], shown["scheduler"]) == (28, 7.5, 9, 512, "Euler a")
-    assert not shown.keys() & {"width", "model"}
-    [(_, message)] = told
-    assert "made by A1111" in message
-    assert "Width must be a multiple of 8" in message
-    assert "“dreamy”, which is not here" in message
-
-
-# Hints.
-
-
-def test_words_are_counted_once_the_model_is_there(tab, device, press):
-    device.token_limit = 3
-    assert tab._count("starter", "an owl")["text"] == ""
-    list(press())
-    assert tab._count("starter", "an owl") == {"text": "2 of 3 tokens", "kind": ""}
-    assert tab._count("starter", "") == {"text": "", "kind": ""}
-    assert tab._count("sd15", "an owl")["text"] == ""
-    long = tab._count("starter", "an owl on a branch")
-    assert long["kind"] == "warning"
-    assert long["text"].endswith("these words are cut: “a branch”")
-    assert device.count_tokens("an owl on a branch") == TokenCount(5, 3, "a branch")
-
-
-def test_another_model_brings_its_own_settings(tab, engine, device):
-    spec = engine.catalog.find("sd15")
-    assert tab._suit("sd15") == (spec.steps, spec.guidance_scale, spec.scheduler, 512, 512)
-    assert tab._shape("sd15", "1:1") == (512, 512)
-    assert tab._advise_size("sd15", 1024, 1024)[0]["kind"] == "warning"
-    assert tab._advise_size("sd15", 512, 512)[1] == "1:1"
-    assert "from 7 to 9" in tab._advise_guidance("sd15", 8)["text"]
-
-
-def test_choosing_a_model_to_download_downloads_nothing(tab, engine, device, press):
-    tab._suit("sd15")
-    list(press())
-    assert device.calls("load") == [("starter",)]
-
-
-def test_ready_made_words_are_added_and_the_list_goes_back(tab):
-    name, text = next(iter(tab.controls.negatives.items()))
-    assert tab._add_negative("blurry", name) == (f"blurry, {text}", "")
-    assert tab._add_negative(None, "nothing of the kind") == ("", "")
 
 
 # Over HTTP.
@@ -628,7 +448,7 @@ def test_values_that_no_widget_can_hold_do_no_harm(served, wrong):
 def test_pictures_are_served_and_other_files_are_not(served):
     address, _, engine = served
     assert ask(served, "files")["success"] is True
-    made = engine.pictures(ANN)[0][1]
+    made = pictures(engine, ANN)[0][1]
     deadline = time.monotonic() + 5
     reply = httpx.get(f"{address}gradio_api/file={made.path}")
     assert time.monotonic() < deadline

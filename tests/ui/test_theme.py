@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from ui.theme import SAFELIGHT, SILVER, make_theme, page_assets
+from ui.theme import SAFELIGHT, SCRIPTS, SILVER, make_theme, page_assets, read_asset
 
 ASSETS = page_assets()
 THEME = make_theme()
@@ -47,14 +47,20 @@ def test_the_theme_asks_nobody_else() -> None:
     assert re.findall(r"""url\((?!["']?data:)[^)]*|@import.*""", THEME._get_theme_css()) == []
 
 
-def test_the_script_does_not_close_itself() -> None:
-    assert ASSETS["head"].count("</script>") == 1
+def test_neither_a_script_nor_a_style_sheet_closes_itself() -> None:
+    for tag, count in (("script", len(SCRIPTS)), ("style", 1)):
+        assert ASSETS["head"].count(f"<{tag}>") == ASSETS["head"].count(f"</{tag}>") == count
     assert ASSETS["head"].endswith("</script>")
 
 
-def test_braces_and_brackets_of_the_style_are_balanced() -> None:
+def test_the_script_that_others_build_on_comes_before_them() -> None:
+    assert SCRIPTS.index("sheet.js") < min(SCRIPTS.index("loupe.js"), SCRIPTS.index("blind.js"))
+
+
+@pytest.mark.parametrize("name", ["darkroom.css", "sheet.css"])
+def test_braces_and_brackets_of_the_style_are_balanced(name: str) -> None:
     for opening, closing in ("{}", "()", "[]"):
-        assert ASSETS["css"].count(opening) == ASSETS["css"].count(closing)
+        assert read_asset(name).count(opening) == read_asset(name).count(closing)
 
 
 def test_contrast_of_black_on_white_is_known() -> None:

@@ -1,0 +1,179 @@
+"""The page, built once, over each test's own engine; and its visitors, who press what is on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import pytest
+
+from engine.engine import Engine
+from engine.events import Made
+from engine.local import PRESETS
+from tests.engine.test_worker import running
+from tests.fake_device import FakeDevice, fake_engine
+from tests.ui.test_controls import in_a_loop
+from ui.bench import Bench
+from ui.compare import CompareTab
+from ui.controls import KEEP
+from ui.generate import GenerateTab
+from ui.page import build_page
+
+ANN, BOB = "a" * 32, "b" * 32
+ASKED = {"prompt": "an owl", "seed_mode": KEEP, "seed": 100, "steps": 4}
+Update = dict[Any, Any]
+
+
+@pytest.fixture(autouse=True, scope="package")
+def gradio_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """gradio copies what can be downloaded to a place of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("gradio")))
+        yield
+
+
+@pytest.fixture
+def device() -> FakeDevice:
+    return FakeDevice()
+
+
+@pytest.fixture
+def engine(tmp_path: Path, device: FakeDevice) -> Iterator[Engine]:
+    with running(tmp_path, device) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="package")
+def built(tmp_path_factory: pytest.TempPathFactory, gradio_files: None) -> Iterator[gr.Blocks]:
+    """The page, built once: it holds nothing of a visitor."""
+    with fake_engine(tmp_path_factory.mktemp("built")) as engine:
+        yield in_a_loop(lambda: build_page(engine, PRESETS))
+
+
+@pytest.fixture
+def bench(built: gr.Blocks, engine: Engine) -> Bench:
+    """What the page is made of, over this test's engine."""
+    bench = next(owner for wired in built.fns.values() if isinstance(owner := getattr(wired.fn, "__self__", None), Bench))
+    for part in (bench, bench.generate, bench.compare, bench.compare.live, bench.compare.live.takeaway):
+        part.engine = engine
+    return bench
+
+
+@pytest.fixture
+def tab(bench: Bench) -> GenerateTab:
+    return bench.generate
+
+
+@pytest.fixture
+def grids(bench: Bench) -> CompareTab:
+    return bench.compare
+
+
+@pytest.fixture
+def press(built: gr.Blocks, tab: GenerateTab) -> Callable[..., Iterator[Update]]:
+    """Presses Generate as the page does: with what it has wired to the button."""
+    inputs = next(wired.inputs for wired in built.fns.values() if wired.fn == tab._generate)
+
+    def pressed(visitor: str = ANN, shown: str = "", **changed: Any) -> Iterator[Update]:
+        given = {tab.visitor: visitor, tab.shown: shown}
+        given |= {component: {**ASKED, **changed}.get(name, component.value) for name, component in tab.controls.fields.items()}
+        values = [given[component] for component in inputs]
+        return tab._generate(*("" if value is None else value for value in values))
+
+    return pressed
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """What pops up on the page."""
+    messages: list[tuple[str, str]] = []
+    monkeypatch.setattr(gr, "Warning", lambda message, **_: messages.append(("warning", message)))
+    monkeypatch.setattr(gr, "Info", lambda message, **_: messages.append(("info", message)))
+    return messages
+
+
+def pictures(engine: Engine, visitor: str) -> list[tuple[str, Made]]:
+    """A visitor's pictures as (pick, picture), newest first."""
+    return [(f"{job.id}:{cell}", made) for job in engine.jobs(visitor) for cell, made in job.made().items()][::-1]
+
+
+class Visit:
+    """The page in one visitor's browser: what its widgets hold, and what comes of an event by what is wired to it."""
+
+    def __init__(self, blocks: gr.Blocks, bench: Bench, visitor: str):
+        self.blocks, self.bench = blocks, bench
+        components = [block for block in blocks.blocks.values() if isinstance(block, gr.components.Component)]
+        self.held: dict[Any, Any] = {one: "" if isinstance(one, gr.Textbox) and one.value is None else one.value for one in components}
+        self.properties: dict[Any, dict[str, Any]] = {}
+        self.held[bench.visitor] = visitor
+        self.set(**ASKED)
+
+    def set(self, **values: Any) -> None:
+        """Writes into the recipe's widgets by name, and into a grid's: x, y and z take (axis, values)."""
+        pickers = self.bench.compare.pickers
+        for name, value in values.items():
+            if name in pickers.axes:
+                self.held[pickers.axes[name]], self.held[pickers.values[name]] = value
+            else:
+                self.held[self.bench.controls.fields[name]] = value
+
+    def line(self, name: str) -> tuple[str, str]:
+        """An axis and its values, as they stand in the widgets."""
+        pickers = self.bench.compare.pickers
+        return self.held[pickers.axes[name]], self.held[pickers.values[name]]
+
+    def fire(self, source: Any, event: str, data: Mapping[str, Any] | None = None) -> Update:
+        """Lets an event happen; all that its handlers changed."""
+        wired = [wired for wired in self.blocks.fns.values() if (source._id, event) in wired.targets]
+        assert wired, f"nothing is wired to {event}"
+        return {component: value for one in wired for component, value in self._call(one, data).items()}
+
+    def fill(self, component: Any, value: Any) -> Update:
+        """Writes into a widget as a person does."""
+        self.held[component] = value
+        return self.fire(component, "change")
+
+    def compare(self, **values: Any) -> Update:
+        """Presses Compare, with some widgets changed before."""
+        self.set(**values)
+        return self.fire(self.bench.compare.compare, "click")
+
+    def act(self, **data: Any) -> Update:
+        """What the contact sheet's script tells the page."""
+        return self.fire(self.bench.compare.sheet, "act", data)
+
+    @property
+    def cost(self) -> tuple[str, str]:
+        """The line below the axes, and its kind."""
+        value = self.held[self.bench.compare.cost]
+        return value["text"], value["kind"]
+
+    def _call(self, wired: Any, data: Mapping[str, Any] | None) -> Update:
+        event = [] if data is None else [gr.EventData(None, data)]
+        answer = wired.fn(*(self.held[component] for component in wired.inputs), *event)
+        updates = answer if isinstance(answer, dict) and answer.keys() <= set(wired.outputs) else self._in_order(wired, answer)
+        for component, value in updates.items():
+            if isinstance(value, gr.blocks.Block):
+                self.properties[component] = value.constructor_args
+                value = value.constructor_args.get("value", self.held.get(component))
+            if value != gr.skip():
+                self.held[component] = value
+        return updates
+
+    def _in_order(self, wired: Any, answer: Any) -> Update:
+        """An answer that names no widgets: one value for each, in their order."""
+        assert not (isinstance(answer, dict) and any(isinstance(key, gr.blocks.Block) for key in answer)), "a widget that is not wired"
+        values = [] if not wired.outputs else [answer] if len(wired.outputs) == 1 else answer
+        return dict(zip(wired.outputs, values, strict=True))
+
+
+@pytest.fixture
+def ann(built: gr.Blocks, bench: Bench) -> Visit:
+    return Visit(built, bench, ANN)
+
+
+@pytest.fixture
+def bob(built: gr.Blocks, bench: Bench) -> Visit:
+    return Visit(built, bench, BOB)

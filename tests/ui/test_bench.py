@@ -1,0 +1,130 @@
+"""The bench's own handlers: settings from a file, and the hints beside the widgets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import gradio as gr
+import pytest
+from PIL import Image, PngImagePlugin
+
+from engine.device import TokenCount
+from engine.metadata import png_bytes
+from tests.ui.conftest import ANN, pictures
+from ui.controls import KEEP
+
+# Settings from a file.
+
+
+def png(texts: dict[str, str]) -> PngImagePlugin.PngInfo:
+    info = PngImagePlugin.PngInfo()
+    for key, value in texts.items():
+        info.add_text(key, value)
+    return info
+
+
+def saved(folder: Path, name: str = "picture.png", **texts: str) -> Path:
+    Image.effect_noise((64, 64), 50).save(folder / name, "PNG", pnginfo=png(texts))
+    return folder / name
+
+
+def cut(folder: Path) -> Path:
+    file = saved(folder)
+    file.write_bytes(file.read_bytes()[:900])
+    return file
+
+
+def words(folder: Path) -> Path:
+    (folder / "notes.png").write_text("just some words", encoding="utf-8")
+    return folder / "notes.png"
+
+
+def jpeg(folder: Path) -> Path:
+    Image.new("RGB", (8, 8)).save(folder / "photo.png", "JPEG")
+    return folder / "photo.png"
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (words, "This file is no PNG picture"),
+        (jpeg, "This file is no PNG picture"),
+        (cut, "This PNG is damaged or was cut short"),
+        (saved, "This PNG carries no settings"),
+        (lambda folder: saved(folder, parameters="only words"), "no list of settings"),
+        (lambda folder: saved(folder, darkroom="{not json"), "This PNG carries no settings"),
+    ],
+    ids=["words", "jpeg", "cut", "plain", "no settings", "broken record"],
+)
+def test_a_file_without_settings_changes_nothing_and_says_why(bench, tmp_path, told, make, sentence):
+    assert set(bench._load_file(str(make(tmp_path)))) == {bench.controls.fields["seed"]}
+    [(kind, message)] = told
+    assert kind == "warning"
+    assert sentence in message
+
+
+def test_no_file_is_no_event(bench, told):
+    assert bench._load_file(None) == {bench.controls.fields["seed"]: gr.skip()}
+    assert told == []
+
+
+def test_a_picture_of_ours_fills_in_everything(bench, engine, press, told, tmp_path):
+    list(press(prompt="an owl", negative_prompt="red", style="Watercolour", steps=7, guidance_scale=6, width=128))
+    made = pictures(engine, ANN)[0][1]
+    file = tmp_path / "again.png"
+    file.write_bytes(png_bytes(made.image, made.recipe, made.provenance))
+    shown = {component.elem_id: value for component, value in bench._load_file(str(file)).items()}
+    assert told == [("info", "Settings of a picture made by Darkroom are loaded.")]
+    assert shown == {
+        "model": "starter", "prompt": "an owl", "negative": "red", "style": "Watercolour", "seed": 100, "seed-mode": KEEP,
+        "steps": 7, "cfg": 6.0, "scheduler": made.recipe.scheduler, "width": 128, "height": 64, "clip-skip": 1,
+    }  # fmt: skip
+
+
+def test_a_picture_of_a1111_fills_in_what_is_known_and_says_what_is_not(bench, told, tmp_path):
+    text = "a fox\nNegative prompt: blurry\nSteps: 28, Sampler: Euler a, CFG scale: 7.5, Seed: 9, Size: 500x512, Model: dreamy"
+    shown = {component.elem_id: value for component, value in bench._load_file(str(saved(tmp_path, parameters=text))).items()}
+    assert shown["prompt"] == "a fox"
+    assert (shown["steps"], shown["cfg"], shown["seed"], shown["height"], shown["scheduler"]) == (28, 7.5, 9, 512, "Euler a")
+    assert not shown.keys() & {"width", "model"}
+    [(_, message)] = told
+    assert "made by A1111" in message
+    assert "Width must be a multiple of 8" in message
+    assert "“dreamy”, which is not here" in message
+
+
+# Hints.
+
+
+def test_words_are_counted_once_the_model_is_there(bench, device, press):
+    device.token_limit = 3
+    assert bench._count("starter", "an owl")["text"] == ""
+    list(press())
+    assert bench._count("starter", "an owl") == {"text": "2 of 3 tokens", "kind": ""}
+    assert bench._count("starter", "") == {"text": "", "kind": ""}
+    assert bench._count("sd15", "an owl")["text"] == ""
+    long = bench._count("starter", "an owl on a branch")
+    assert long["kind"] == "warning"
+    assert long["text"].endswith("these words are cut: “a branch”")
+    assert device.count_tokens("an owl on a branch") == TokenCount(5, 3, "a branch")
+
+
+def test_another_model_brings_its_own_settings(bench, engine, device):
+    spec = engine.catalog.find("sd15")
+    assert bench._suit("sd15") == (spec.steps, spec.guidance_scale, spec.scheduler, 512, 512)
+    assert bench._shape("sd15", "1:1") == (512, 512)
+    assert bench._advise_size("sd15", 1024, 1024)[0]["kind"] == "warning"
+    assert bench._advise_size("sd15", 512, 512)[1] == "1:1"
+    assert "from 7 to 9" in bench._advise_guidance("sd15", 8)["text"]
+
+
+def test_choosing_a_model_to_download_downloads_nothing(bench, engine, device, press):
+    bench._suit("sd15")
+    list(press())
+    assert device.calls("load") == [("starter",)]
+
+
+def test_ready_made_words_are_added_and_the_list_goes_back(bench):
+    name, text = next(iter(bench.controls.negatives.items()))
+    assert bench._add_negative("blurry", name) == (f"blurry, {text}", "")
+    assert bench._add_negative(None, "nothing of the kind") == ("", "")
