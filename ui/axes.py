@@ -9,7 +9,7 @@ import gradio as gr
 
 from engine.axes import AXES, Offer, find_axis
 from engine.errors import InvalidRequest
-from engine.plan import AxisLine, Grid, GridPreset
+from engine.plan import MAX_LINE, AxisLine, Grid, GridPreset
 from engine.values import write_line
 
 NONE = ""
@@ -60,12 +60,12 @@ class AxisPickers:
             self.names[name].input(self._add_name, [self.values[name], self.names[name]], [self.values[name], self.names[name]], **quiet)
 
     def read(self, values: Sequence[Any]) -> dict[str, AxisLine | None]:
-        """X, Y and Z from the widgets' values. Raises InvalidRequest for values without an axis."""
+        """X, Y and Z from the widgets' values. Raises InvalidRequest for values without an axis, and for too many characters."""
         lines: dict[str, AxisLine | None] = {}
         for name, axis, line in zip(NAMES, values[0::2], values[1::2], strict=True):
             if not axis and str(line or "").strip():
                 raise InvalidRequest(f"{name.upper()} has values but varies nothing: choose what it varies, or empty its values.")
-            lines[name] = AxisLine(axis=axis, values=line or "") if axis else None
+            lines[name] = axis_line(name, axis, line or "") if axis else None
         return lines
 
     def show(self, grid: Grid | GridPreset) -> dict[gr.components.Component, Any]:
@@ -85,10 +85,23 @@ class AxisPickers:
         return with_value(line, name) if name else line, ADD[1]
 
 
+def axis_line(name: str, axis: str, values: str) -> AxisLine:
+    """The line of X, Y or Z. Raises InvalidRequest when it has more characters than are read."""
+    if len(values) > MAX_LINE:
+        told = f"The values of {name.upper()} have {len(values):,} characters"
+        raise InvalidRequest(f"{told}; at most {MAX_LINE:,} are read: shorten them.")
+    return AxisLine(axis=axis, values=values)
+
+
 def with_value(line: str, value: str) -> str:
     """A line of values with one more name at its end."""
     line = line.strip().rstrip(",")
-    return f"{line}, {write_line([value])}" if line else write_line([value])
+    return longer_line(line, write_line([value])) if line else write_line([value])
+
+
+def longer_line(line: str, more: str) -> str:
+    """A line of values with more of them at its end, separated as they are in the line."""
+    return f"{line}{' || ' if '||' in line else ', '}{more}"
 
 
 def _placeholder(axis: str) -> str:

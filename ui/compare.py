@@ -17,7 +17,7 @@ from engine.job import Job
 from engine.plan import AxisLine, Grid, GridPreset, Plan, plan_grid, refine
 from engine.recipe import Style
 from engine.speed import Estimate
-from ui.axes import NAMES, AxisPickers
+from ui.axes import NAMES, AxisPickers, axis_line, longer_line
 from ui.controls import Advice, Controls, Request, hint, hint_value
 from ui.handlers import QUIET, TOLD, known_visitor
 from ui.live import LiveSheet
@@ -114,7 +114,7 @@ class CompareTab:
         inputs = [self.visitor, self.shown, self.asked, *widgets]
         everything = [*self.controls.components, *self.pickers.components, self.tabs, *self._results]
         self.compare.click(self._start, inputs, everything, **TOLD)
-        self.sheet.act(self._act, [self.visitor, self.shown], everything, **TOLD)
+        self.sheet.act(self._act, [self.visitor, self.shown, self.asked], everything, **TOLD)
         self.stop.click(self._stop, self.visitor, None, **QUIET)
         self.preset.input(self._use_preset, self.preset, [*self.controls.components, *self.pickers.components], **QUIET)
         self.swap.click(self._swap, self.pickers.components, self.pickers.components, **QUIET)
@@ -128,7 +128,7 @@ class CompareTab:
 
     def restore(self, blocks: gr.Blocks) -> None:
         """What happens when the page is opened: the visitor's last sheet is found again."""
-        blocks.load(self._restore, self.visitor, [self.sheet, self.shown, self.earlier], **TOLD)
+        blocks.load(self._restore, self.visitor, [self.sheet, self.shown, self.asked, self.earlier], **TOLD)
 
     # Handlers. Each takes widget values and returns widget updates.
 
@@ -156,7 +156,7 @@ class CompareTab:
         except EngineError as error:
             return hint_value((str(error), "warning"))
 
-    def _act(self, visitor: str, shown: str, event: gr.EventData) -> dict[Any, Any]:
+    def _act(self, visitor: str, shown: str, asked: Any, event: gr.EventData) -> dict[Any, Any]:
         """What the sheet's script tells: it runs or has ended, a cell was chosen to go on from, values were added."""
         if event.what == "state":
             return {self.stop: gr.Button(interactive=bool(event.running))}
@@ -165,7 +165,7 @@ class CompareTab:
             if job is None:
                 raise InvalidRequest("This sheet is not kept any more: press Compare again.")
             if event.what == "add":
-                return self._add(visitor, job, str(event.axis), str(event.values))
+                return self._add(visitor, job, asked, str(event.axis), str(event.values))
             cell = next((cell for cell in job.plan.cells if cell.index == event.cell), None)
             if cell is None:
                 raise InvalidRequest("This cell is not part of the sheet any more.")
@@ -176,17 +176,20 @@ class CompareTab:
             gr.Warning(html.escape(str(error)), title="Not done")
             return {self.cost: gr.skip()}
 
-    def _add(self, visitor: str, job: Job, axis: str, more: str) -> dict[Any, Any]:
+    def _add(self, visitor: str, job: Job, asked: Any, axis: str, more: str) -> dict[Any, Any]:
         """Values typed at the sheet's edge go to the end of that axis' line, and the grid grows."""
         line: AxisLine | None = getattr(job.plan.grid, axis) if axis in NAMES else None
         if line is None:
             raise InvalidRequest("This axis is not used: choose what it varies above, and press Compare.")
-        longer = AxisLine(axis=line.axis, values=line.values + (" || " if "||" in line.values else ", ") + more)
+        longer = axis_line(axis, line.axis, longer_line(line.values, more))
         grown = job.plan.grown_to(plan_grid(job.plan.grid.model_copy(update={axis: longer}), self.offer))
         if grown is None:
             raise InvalidRequest(f"Values cannot be added to {find_axis(line.axis).label} here: change them above, and press Compare.")
         self.engine.extend(job, grown)
-        return {**self._opened(visitor, job, grown.grid), self.pickers.values[axis]: getattr(grown.grid, axis).values}
+        line = getattr(grown.grid, axis)
+        written = Grid.model_validate(asked or grown.grid).model_copy(update={axis: line})  # the other axes are still written as they were
+        shown = {self.pickers.axes[axis]: line.axis, self.pickers.values[axis]: line.values}
+        return {**self._opened(visitor, job, written), **shown}
 
     def _stop(self, visitor: str) -> None:
         for job in self.engine.jobs(visitor):
@@ -210,15 +213,14 @@ class CompareTab:
 
     def _restore(self, visitor: str) -> dict[Any, Any]:
         jobs = self._sheets(visitor)
-        if not jobs:
-            return {self.earlier: gr.skip()}
-        return {self.sheet: self._sheet_value(jobs[-1]), self.shown: jobs[-1].id, self.earlier: self._earlier_choices(visitor, jobs[-1])}
+        return self._opened(visitor, jobs[-1], jobs[-1].plan.grid) if jobs else {self.earlier: gr.skip()}
 
     # What several handlers need.
 
     def show_grid(self, grid: Grid) -> dict[Any, Any]:
         """Updates that put a grid into the widgets and bring this tab to the front; nothing is started."""
-        return {**self.controls.show(dict(grid.recipe)), **self.pickers.show(grid), self.tabs: gr.Tabs(selected="compare")}
+        settings = {**dict(grid.recipe), "exact": grid.exact}
+        return {**self.controls.show(settings), **self.pickers.show(grid), self.tabs: gr.Tabs(selected="compare")}
 
     def _read(self, values: Sequence[Any]) -> Wish:
         count = len(self.controls.components)
@@ -268,7 +270,7 @@ class CompareTab:
 
 
 def sheet_title(job: Job) -> str:
-    """A sheet in a list: "3 x 3 CFG scale x Seed, 14:05"."""
+    """A sheet in a list: "3 x 3 CFG scale x Seed, 14:05:59"."""
     sides = [(str(length), title) for length, title in zip(job.plan.shape, job.plan.titles, strict=True) if title]
     named = f"{' x '.join(length for length, _ in sides)} {' x '.join(title for _, title in sides)}" if sides else "1 picture"
     return f"{named}, {time.strftime('%H:%M:%S', time.localtime(job.begun))}"
@@ -277,7 +279,8 @@ def sheet_title(job: Job) -> str:
 def cost_line(plan: Plan, cost: Estimate, *, growing: bool = False) -> Advice:
     """Cells, network calls and rows, and the time they will take, in one line."""
     sides = [str(length) for length, title in zip(plan.shape, plan.titles, strict=True) if title]
-    parts = [f"{' x '.join(sides)} = {len(plan.cells)} cells" if len(sides) > 1 else counted(len(plan.cells), "cell")]
+    cells = counted(len(plan.cells), "cell")
+    parts = [f"{' x '.join(sides)} = {cells}" if len(sides) > 1 else cells]
     if growing:
         parts.append(f"{cost.cells + cost.reused} new")
     if cost.reused:

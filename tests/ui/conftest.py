@@ -94,6 +94,11 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     return messages
 
 
+def merged(updates: list[Update]) -> Update:
+    """What the page shows after all of them."""
+    return {component: value for update in updates for component, value in update.items()}
+
+
 def pictures(engine: Engine, visitor: str) -> list[tuple[str, Made]]:
     """A visitor's pictures as (pick, picture), newest first."""
     return [(f"{job.id}:{cell}", made) for job in engine.jobs(visitor) for cell, made in job.made().items()][::-1]
@@ -129,6 +134,12 @@ class Visit:
         wired = [wired for wired in self.blocks.fns.values() if (source._id, event) in wired.targets]
         assert wired, f"nothing is wired to {event}"
         return {component: value for one in wired for component, value in self._call(one, data).items()}
+
+    def open_page(self) -> None:
+        """What happens when the page is opened: everything but the following of a run that is under way in Generate."""
+        for wired in self.blocks.fns.values():
+            if (self.blocks._id, "load") in wired.targets and wired.fn != self.bench.generate._restore:
+                self._call(wired, None)
 
     def fill(self, component: Any, value: Any) -> Update:
         """Writes into a widget as a person does."""

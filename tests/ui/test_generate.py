@@ -22,16 +22,11 @@ from engine.local import PRESETS
 from engine.metadata import read_picture
 from tests.engine.test_worker import at_step, ends, files, running, wait_for
 from tests.fake_device import FakeDevice
-from tests.ui.conftest import ANN, ASKED, BOB, Update, pictures
+from tests.ui.conftest import ANN, ASKED, BOB, Update, merged, pictures
 from tests.ui.test_controls import in_a_loop
 from ui.controls import KEEP, RANDOM
 from ui.generate import GenerateTab
 from ui.page import build_page
-
-
-def merged(updates: list[Update]) -> Update:
-    """What the page shows after all of them."""
-    return {component: value for update in updates for component, value in update.items()}
 
 
 def is_idle(tab: GenerateTab, page: Update) -> bool:
