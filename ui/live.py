@@ -18,12 +18,12 @@ from engine import metadata, ranking
 from engine.difference import compare
 from engine.engine import Engine
 from engine.errors import EngineError, InvalidRequest
-from engine.events import Failed, Made
+from engine.events import TERMINAL, Failed, Made
 from engine.job import Job, Standing
 from engine.plan import Cell, Plan, differences
 from ui import view as views
 from ui.takeaway import Takeaway
-from ui.view import CellView, image_uri, picture_src, png_uri
+from ui.view import CellView, file_src, image_uri, picture_src, png_uri
 
 Answer = dict[str, Any]
 
@@ -54,12 +54,13 @@ class LiveSheet:
     def ask(self, asked: Any) -> Answer:
         """The answer to {"question", "key", ...}; {"error": a sentence} when there is none."""
         try:
-            if not isinstance(asked, dict) or asked.get("question") not in self._answers:
+            answer = self._answers.get(_text(asked, "question")) if isinstance(asked, dict) else None
+            if answer is None:
                 raise InvalidRequest("This page is of another version of Darkroom: reload it.")
-            job = self.engine.job_of_key(str(asked.get("key")))
+            job = self.engine.job_of_key(_text(asked, "key"))
             if job is None:
                 raise InvalidRequest("This sheet is not kept any more: press Compare again; its pictures are taken from the disk.")
-            return self._answers[asked["question"]](job, asked)
+            return answer(job, asked)
         except EngineError as error:
             return {"error": str(error)}
 
@@ -76,7 +77,9 @@ class LiveSheet:
         """What has changed since the version that the script has seen, with one picture for all cells that develop."""
         standing = job.standing()
         seen, page = _whole(asked, "seen"), _whole(asked, "page")
-        answer: Answer = {"count": len(standing.plan.cells), "done": job.done}
+        # Of this standing, not of the job: its last cell may end meanwhile, and nobody asks again after "done".
+        ended = sum(isinstance(event, TERMINAL) for event in standing.cells.values())
+        answer: Answer = {"count": len(standing.plan.cells), "done": ended == len(standing.plan.cells)}
         if standing.version == seen:
             return answer
         view = views.standing_view(job, standing)
@@ -167,13 +170,14 @@ class LiveSheet:
 
     def _take(self, job: Job, asked: Answer) -> Answer:
         """A file of the sheet, ready to be fetched."""
-        file = self.takeaway.write(job, str(asked.get("kind")), _whole(asked, "page"))
-        return {"url": f"gradio_api/file={file}", "name": file.name}
+        file = self.takeaway.write(job, _text(asked, "kind"), _whole(asked, "page"))
+        return {"url": file_src(file), "name": file.name}
 
     def _stop(self, job: Job, asked: Answer) -> Answer:
-        known = {cell.index for cell in job.plan.cells}
         wanted = asked.get("cells")
-        self.engine.stop(job, {index for index in wanted if index in known} if isinstance(wanted, list) else set())
+        if not isinstance(wanted, list):
+            raise InvalidRequest("“cells” must be a list of cells.")
+        self.engine.stop(job, {cell.index for cell in job.plan.cells if cell.index in wanted})
         return {}
 
 
@@ -252,10 +256,15 @@ def _table(title: str, ranked: Sequence[ranking.Ranked], name: Callable[[Any], s
         }
         for one in ranked
     ]  # fmt: skip
-    best = name(ranked[0].item)
-    sure = f"{best} is best, with a certainty of at least {ranking.SURE:.0%}."
-    verdict = sure if ranking.settled(ranked) else f"{best} is ahead, but not certainly: pick on to be surer."
-    return {"title": title, "verdict": verdict, "rows": rows}
+    return {"title": title, "verdict": _verdict(ranked, name(ranked[0].item)), "rows": rows}
+
+
+def _verdict(ranked: Sequence[ranking.Ranked], best: str) -> str:
+    if ranking.settled(ranked):
+        return f"{best} is best, with a certainty of at least {ranking.SURE:.0%}."
+    if len(ranked) < 2 or ranked[0].strength - ranked[1].strength <= ranking.TIED:
+        return "None of them is ahead: pick on."
+    return f"{best} is ahead, but not certainly: pick on to be surer."
 
 
 def _finished(job: Job) -> dict[int, Made]:
@@ -264,6 +273,11 @@ def _finished(job: Job) -> dict[int, Made]:
 
 def _page_of(standing: Standing, index: int) -> int:
     return next(cell.place[2] for cell in standing.plan.cells if cell.index == index)
+
+
+def _text(asked: Answer, name: str) -> str:
+    value = asked.get(name)
+    return value if isinstance(value, str) else ""
 
 
 def _whole(asked: Answer, name: str) -> int:

@@ -6,6 +6,7 @@ import base64
 import io
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from urllib.parse import quote
 
 from PIL import Image
@@ -161,8 +162,13 @@ def _reduce_cell(cell: CellView, event: Event) -> CellView:
 def picture_src(made: Made) -> str:
     """Where a browser finds a picture: its file, whose metadata survives a "save as"; or inline when it is not saved."""
     if made.path is not None:
-        return "gradio_api/file=" + quote(str(made.path))  # relative: the page may be served below a path
+        return file_src(made.path)
     return data_uri(metadata.png_bytes(made.image, made.recipe, made.provenance), "png")
+
+
+def file_src(file: Path) -> str:
+    """Where a browser finds a file below the pictures' folder."""
+    return "gradio_api/file=" + quote(str(file))  # relative: the page may be served below a path
 
 
 def image_uri(image: Image.Image, quality: int = 75) -> str:
