@@ -136,9 +136,9 @@ def wait_until(condition, what: str) -> None:
         time.sleep(0.2)
 
 
-def set_number(page, name: str, value: int) -> None:
+def set_number(page, name: str, value: float) -> None:
     field = page.locator(f"#{name} input[type=number]")
-    field.fill(str(value))
+    field.fill(f"{value:g}")
     field.press("Tab")
 
 
@@ -152,3 +152,9 @@ def drop(page, name: str, content: bytes, kind: str = "image/png") -> None:
 
 def text_of(page, selector: str) -> str:
     return page.locator(selector).inner_text()
+
+
+def choose_axis(page, name: str, kind: str, values: str) -> None:
+    page.click(f"#axis-{name}-kind input")
+    page.locator("ul[role=listbox] li").filter(has_text=kind).first.click()
+    page.fill(f"#axis-{name}-values textarea, #axis-{name}-values input", values)

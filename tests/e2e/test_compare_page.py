@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from engine import metadata
-from tests.e2e.conftest import DONE, drop, prompt, set_number, text_of, wait_until_ready
+from tests.e2e.conftest import DONE, choose_axis, drop, prompt, set_number, text_of, wait_until_ready
 
 pytestmark = pytest.mark.browser
 
@@ -31,12 +31,6 @@ WATCH_CELLS = """
   look();
 }
 """
-
-
-def choose_axis(page, name: str, kind: str, values: str) -> None:
-    page.click(f"#axis-{name}-kind input")
-    page.locator("ul[role=listbox] li").filter(has_text=kind).first.click()
-    page.fill(f"#axis-{name}-values textarea, #axis-{name}-values input", values)
 
 
 def open_compare(page) -> None:
