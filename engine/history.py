@@ -63,7 +63,7 @@ class History:
         made = _read(path)
         if made is not None and (made.recipe, made.sha256) == (recipe, sha256):
             return made
-        self._run("DELETE FROM pictures WHERE key = ?", (key,))
+        self._run("DELETE FROM pictures WHERE key = ? AND path = ?", (key, rows[0][0]))  # not one remembered meanwhile
         return None
 
     def knows(self, recipe: Recipe, exact: bool, facts: DeviceFacts) -> bool:
@@ -86,9 +86,10 @@ class History:
                     self._connection = self._open()
                 with self._connection:
                     return self._connection.execute(statement, values).fetchall()
-            except (sqlite3.Error, OSError) as error:
+            except (sqlite3.Error, OSError, UnicodeEncodeError) as error:  # the last: a path that is no text
                 log.warning("%s cannot be used (%s): pictures made before are made again.", self._file, error)
-                self._broken = not isinstance(error, sqlite3.OperationalError)  # busy or full may pass, damage does not
+                damaged = isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError)
+                self._broken = damaged  # a busy file, a full disk or a missing folder may pass, damage does not
                 return []
 
     def _open(self) -> sqlite3.Connection:
