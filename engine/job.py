@@ -200,6 +200,11 @@ class Job:
         with self._lock:
             return dict(self._ends)
 
+    def finished(self) -> list[Finished]:
+        """The cells that were finished so far, in the order in which they were."""
+        with self._lock:
+            return [end for end in self._ends.values() if isinstance(end, Finished)]
+
     def made(self) -> dict[int, Made]:
         """The pictures there are so far, finished or stopped, by cell, in the order in which they were made."""
         with self._lock:
