@@ -96,7 +96,7 @@ class History:
         self._file.parent.mkdir(parents=True, exist_ok=True)
         connection = sqlite3.connect(self._file, timeout=BUSY_SECONDS, check_same_thread=False)
         try:
-            connection.execute("PRAGMA journal_mode = WAL")
+            _use_write_ahead_log(connection)
             connection.execute("PRAGMA synchronous = NORMAL")
             [(version,)] = connection.execute("PRAGMA user_version").fetchall()
             if version not in (0, SCHEMA_VERSION):
@@ -108,6 +108,19 @@ class History:
             connection.close()
             raise
         return connection
+
+
+def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
+    """Waits while another does the same to a new file, as SQLite's own timeout does not. Raises sqlite3.OperationalError."""
+    end = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > end:
+                raise
+            time.sleep(0.01)
 
 
 def _key(recipe: Recipe, exact: bool, revision: str, device: str, dtype: str, versions: Mapping[str, str]) -> str:

@@ -372,6 +372,25 @@ def test_two_on_one_file_agree(file, tmp_path):
         history.close()
 
 
+def test_those_who_open_a_new_file_at_once_wait_for_each_other(tmp_path, caplog):
+    for attempt in range(20):
+        histories = [History(tmp_path / str(attempt) / "pictures.sqlite") for _ in range(3)]
+        start = threading.Barrier(len(histories))
+
+        def open_it(history: History, start: threading.Barrier = start) -> None:
+            start.wait()
+            history.knows(RECIPE, False, FACTS)
+
+        threads = [threading.Thread(target=open_it, args=(history,)) for history in histories]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(timeout=30)
+        for history in histories:
+            history.close()
+    assert warnings_in(caplog) == []
+
+
 def test_one_is_used_from_many_threads(history, tmp_path):
     mades = [draw(tmp_path, RECIPE.replace(seed=seed), name=str(seed)) for seed in range(20)]
     threads = [threading.Thread(target=history.remember, args=(made,)) for made in mades]
