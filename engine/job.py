@@ -68,7 +68,7 @@ class Watcher:
 
 @dataclass(frozen=True)
 class Standing:
-    """Where a job stands at one moment. `version` grows with every event; equal versions are equal standings."""
+    """Where a job stands at one moment. `version` grows with every event; standings of one version are equal, but for the time."""
 
     version: int
     plan: Plan
@@ -81,7 +81,7 @@ class Standing:
     """The version at which each cell had its last word."""
     earlier: frozenset[int]
     """Cells that had ended before the plan last grew: no part of the run that is going on."""
-    seconds: float
+    seconds: float = field(compare=False)
     """Since the first image of this run was begun; 0 before that."""
 
 

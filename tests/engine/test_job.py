@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -461,6 +462,47 @@ def test_growing_makes_a_new_standing() -> None:
     after = job.standing()
     assert (after.version, after.plan, after.cells) == (before.version + 1, plan_of(2), before.cells)
     assert before.plan == plan_of(1)
+
+
+def test_a_standing_says_at_which_version_each_cell_changed() -> None:
+    job = job_of(3)
+    for event in (Queued(0, 0), Queued(1, 1), Notice("to all"), Preview(0, 1, 9), Notice("cut", 1), Finished(0, MADE), Preview(0, 2, 9)):
+        job.publish(event)
+    assert job.standing().changed == {0: 6, 1: 5}
+    job.grow(plan_of(4))
+    job.publish(Queued(3, 0))
+    assert job.standing().changed == {0: 6, 1: 5, 3: 8}
+
+
+def test_a_standing_sets_apart_what_had_ended_before_the_job_grew() -> None:
+    job = job_of(2)
+    job.publish(Finished(0, MADE))
+    job.grow(plan_of(3))
+    assert job.standing().earlier == set()  # one run still
+    for cell in (1, 2):
+        job.publish(Finished(cell, MADE))
+    assert job.standing().earlier == set()
+    job.grow(plan_of(4))
+    job.publish(Finished(3, MADE))
+    assert job.standing().earlier == {0, 1, 2}
+
+
+def test_a_standing_counts_the_seconds_since_the_first_step_of_its_run_was_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("engine.job.time", SimpleNamespace(time=time.time, monotonic=lambda: now[0]))
+    job = job_of(1)
+    job.publish(Queued(0, 0))
+    assert job.standing().seconds == 0
+    job.publish(Preview(0, 1, 9, elapsed=2.0))
+    now[0] += 5
+    job.publish(Preview(0, 2, 9, elapsed=7.0))
+    assert job.standing().seconds == 7
+    job.publish(Finished(0, MADE))
+    job.grow(plan_of(2))
+    now[0] += 60
+    assert job.standing().seconds == 0
+    job.publish(Preview(1, 1, 9, elapsed=0.5))
+    assert job.standing().seconds == 0.5
 
 
 # Pictures that are files.
