@@ -280,6 +280,24 @@ def test_an_estimate_counts_what_is_on_disk_already(engine, device):
     assert (exact.cells, exact.reused, exact.calls, exact.rows) == (2, 0, 4, 32)
 
 
+def test_what_is_to_be_made_anew_costs_as_if_it_were_not_there(engine):
+    ends(engine.submit(plan_of(engine, 2)))
+    estimate = engine.estimate(plan_of(engine, 2), reuse=False)
+    assert (estimate.cells, estimate.reused, estimate.calls) == (2, 0, 4)
+
+
+@pytest.mark.parametrize(("together", "calls"), [(False, 18), (True, 15)])
+def test_growing_a_job_is_estimated_in_its_own_way_of_developing(engine, monkeypatch, together, calls):
+    """Two fit into a call. In turns nobody is left to go alone at the end; one after another the last one is."""
+    monkeypatch.setattr(engine._worker, "packer", lambda spec: Packer(max_rows=4))
+    first, *others = (Cell(i, plan_of(engine, seed=i, steps=steps).cells[0].recipe) for i, steps in enumerate((1, 2, 9, 9, 9)))
+    job = engine.submit(Plan((first,)), together=together)
+    ends(job)
+    for given in (False, True):
+        assert engine.estimate(Plan((first, *others)), job, together=given).calls == calls
+    assert engine.estimate(Plan(tuple(others)), together=together).calls == calls
+
+
 def test_growing_a_job_is_estimated_by_its_new_cells_and_its_own_reuse(engine, device):
     ends(engine.submit(plan_of(engine, 3)))
     for reuse, counts in ((True, (1, 1)), (False, (2, 0))):
@@ -574,7 +592,7 @@ def grid(engine: Engine, *, exact: bool = False, **axes) -> Plan:
     return Plan(tuple(Cell(i, recipe) for i, recipe in enumerate(recipes)), exact)
 
 
-@pytest.mark.parametrize("exact", [False, True], ids=["fast", "exact"])
+@pytest.mark.parametrize(("exact", "together"), [(False, False), (True, False), (False, True)], ids=["fast", "exact", "together"])
 @pytest.mark.parametrize(
     "axes",
     [
@@ -583,11 +601,11 @@ def grid(engine: Engine, *, exact: bool = False, **axes) -> Plan:
     ],
     ids=["scales and steps", "a shared first call", "schedulers", "more than are admitted at once"],
 )  # fmt: skip
-def test_an_estimate_is_what_a_run_then_takes(real, torch_device, exact, axes):
+def test_an_estimate_is_what_a_run_then_takes(real, torch_device, exact, together, axes):
     plan = grid(real, exact=exact, **axes)
-    estimate = real.estimate(plan)
+    estimate = real.estimate(plan, reuse=False, together=together)
     before = torch_device.denoiser.calls, torch_device.denoiser.rows_run
-    assert set(kinds(real.submit(plan, previews=PreviewOptions("off")))) == {"Finished"}
+    assert set(kinds(real.submit(plan, previews=PreviewOptions("off"), together=together))) == {"Finished"}
     calls, rows = torch_device.denoiser.calls - before[0], torch_device.denoiser.rows_run - before[1]
     assert (estimate.cells, estimate.reused, estimate.calls, estimate.rows) == (len(plan.cells), 0, calls, rows)
     assert estimate.seconds > 0

@@ -516,6 +516,14 @@ def test_cells_wait_in_the_order_in_which_they_will_be_made(engine, device):
     assert {cell: event.ahead for cell, event in job.standing().cells.items()} == {0: 0, 2: 1, 1: 2}
 
 
+@pytest.mark.parametrize(("together", "order"), [(False, [0, 0, 0, 1, 1, 1]), (True, [0, 1, 0, 1, 0, 1])])
+def test_cells_that_develop_together_take_turns(engine, device, together, order):
+    device.images_a_tick = 1
+    job = engine.submit(plan_of(engine, 2, steps=3), together=together)
+    assert kinds(job) == ["Finished"] * 2
+    assert [cell for ((_, cell),) in (keys for (keys,) in device.calls("tick"))] == order
+
+
 # Rehearsing.
 
 
