@@ -51,7 +51,8 @@ class DeviceFacts:
 
 
 class Device(Protocol):
-    """One device with at most one model resident. Only `load` and `count_tokens` may be called from any thread."""
+    """One device with at most one model resident. Only `load`, `count_tokens`, `facts` without a key, and the attributes
+    may be used from any thread; `packer` is there once `model` is."""
 
     kind: str
     """ "cpu" or "cuda"."""

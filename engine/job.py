@@ -68,7 +68,7 @@ class Watcher:
 
 @dataclass(frozen=True)
 class Standing:
-    """Where a job stands at one moment. `version` grows with every event; equal versions are equal standings."""
+    """Where a job stands at one moment. `version` grows with every event; standings of one version are equal, but for the time."""
 
     version: int
     plan: Plan
@@ -81,7 +81,7 @@ class Standing:
     """The version at which each cell had its last word."""
     earlier: frozenset[int]
     """Cells that had ended before the plan last grew: no part of the run that is going on."""
-    seconds: float
+    seconds: float = field(compare=False)
     """Since the first image of this run was begun; 0 before that."""
 
 
@@ -199,6 +199,11 @@ class Job:
             pass
         with self._lock:
             return dict(self._ends)
+
+    def finished(self) -> list[Finished]:
+        """The cells that were finished so far, in the order in which they were."""
+        with self._lock:
+            return [end for end in self._ends.values() if isinstance(end, Finished)]
 
     def made(self) -> dict[int, Made]:
         """The pictures there are so far, finished or stopped, by cell, in the order in which they were made."""

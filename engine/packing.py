@@ -155,5 +155,6 @@ def load_of(
 
     Images that develop `together` take turns: those that have come less far are first.
     """
-    start = key if step else origin or first_origin(recipe)
+    first = first_origin(recipe) if origin is None else origin
+    start = key if step else first
     return Load(row_names(recipe, start), (recipe.width, recipe.height), exact, owner, step if together else 0)

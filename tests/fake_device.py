@@ -94,6 +94,11 @@ class FakeDevice:
         self._granted.release()
         self.may_load.set()
 
+    @property
+    def kept(self) -> set[Key]:
+        """The images that are not forgotten."""
+        return set(self._images)
+
     def calls(self, method: str) -> list[tuple]:
         """What `method` was called with, oldest first."""
         return [call[1:] for call in self.history if call[0] == method]
@@ -113,7 +118,6 @@ class FakeDevice:
         assert not self._live, "no image may be under way"
         self.history.append(("install", loaded.name))
         self.model = loaded.name
-        self._images.clear()
 
     def admit(self, key: Key, recipe: Recipe, *, owner: str, exact: bool, latents: Any | None, together: bool = False) -> int:
         assert recipe.model == self.model, "an image of a model that is not resident"
@@ -138,11 +142,13 @@ class FakeDevice:
         return [self._advance(key, len(picked)) for key in picked]
 
     def preview_costs(self, key: Key) -> dict[str, float]:
-        return self.costs
+        own = self._images[key].recipe.model == self.model
+        return self.costs if own else {"linear": self.costs["linear"]}
 
     def preview(self, key: Key, method: str, step: int | None = None) -> Image.Image:
         self.history.append(("preview", key, method, step))
         image = self._images[key]
+        method = method if image.recipe.model == self.model else "linear"
         step = image.step if step is None else step
         if not 1 <= step <= image.step:
             raise IndexError(step)

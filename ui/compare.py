@@ -114,7 +114,8 @@ class CompareTab:
         inputs = [self.visitor, self.shown, self.asked, *widgets]
         everything = [*self.controls.components, *self.pickers.components, self.tabs, *self._results]
         self.compare.click(self._start, inputs, everything, **TOLD)
-        self.sheet.act(self._act, [self.visitor, self.shown, self.asked], everything, **TOLD)
+        # multiple: what is told while an earlier word is still being handled must not be dropped.
+        self.sheet.act(self._act, [self.visitor, self.shown, self.asked], everything, trigger_mode="multiple", **TOLD)
         self.stop.click(self._stop, self.visitor, None, **QUIET)
         self.preset.input(self._use_preset, self.preset, [*self.controls.components, *self.pickers.components], **QUIET)
         self.swap.click(self._swap, self.pickers.components, self.pickers.components, **QUIET)
@@ -270,10 +271,9 @@ class CompareTab:
 
 
 def sheet_title(job: Job) -> str:
-    """A sheet in a list: "3 x 3 CFG scale x Seed, 14:05:59"."""
-    sides = [(str(length), title) for length, title in zip(job.plan.shape, job.plan.titles, strict=True) if title]
-    named = f"{' x '.join(length for length, _ in sides)} {' x '.join(title for _, title in sides)}" if sides else "1 picture"
-    return f"{named}, {time.strftime('%H:%M:%S', time.localtime(job.begun))}"
+    """A sheet in a list: "CFG scale (3) x Seed (4), 14:05:10"."""
+    sides = [f"{title} ({length})" for length, title in zip(job.plan.shape, job.plan.titles, strict=True) if title]
+    return f"{' x '.join(sides) or '1 picture'}, {time.strftime('%H:%M:%S', time.localtime(job.begun))}"
 
 
 def cost_line(plan: Plan, cost: Estimate, *, growing: bool = False) -> Advice:

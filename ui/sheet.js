@@ -44,7 +44,9 @@ Darkroom.Sheet = class {
     const round = ++this.round;
     const fresh = key !== this.key;
     this.key = key;
-    if (fresh) { this.page = 0; this.stopPlaying(); this.at = 0; }
+    if (fresh) this.page = 0;
+    this.stopPlaying();
+    this.at = 0;
     if (!key) { this.root.replaceChildren(); return; }
     const plan = await this.ask('sheet', {});
     if (round !== this.round || !plan) return;
@@ -243,6 +245,7 @@ Darkroom.Sheet = class {
     }
     if (sprite && !this.at) this.draw(sprite);
     this.extent();
+    if (this.at && !this.films.has(this.at)) this.scrub(this.at);  // more cells may have come to that step
     for (const [node, cells] of this.labels) node.classList.toggle('ended', cells().every(cell => this.ended(cell.index)));
     if (this.loupe.opened) this.loupe.refresh(answer.cells);
   }

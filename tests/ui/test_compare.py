@@ -514,7 +514,7 @@ def test_earlier_sheets_are_listed_newest_first_and_only_ones_own(ann, bob, grid
     first, second = [job for job in sheets(ann) if job.plan.grid]
     choices = ann.properties[grids.earlier]["choices"]
     assert [value for _, value in choices] == ["", second.id, first.id]
-    assert [title.partition(",")[0] for title, _ in choices[1:]] == ["1 x 2 CFG scale x Seed", "2 x 2 CFG scale x Seed"]
+    assert [title.partition(",")[0] for title, _ in choices[1:]] == ["CFG scale (1) x Seed (2)", "CFG scale (2) x Seed (2)"]
     assert ann.held[grids.earlier] == second.id
 
 
@@ -696,7 +696,7 @@ def plan_of_shape(grids: CompareTab, *shape: int):
 
 @pytest.mark.parametrize(
     ("shape", "title"),
-    [((3, 2), "3 x 2 CFG scale x Seed, "), ((4,), "4 CFG scale, "), ((1, 1), "1 x 1 CFG scale x Seed, "), ((), "1 picture, ")],
+    [((3, 2), "CFG scale (3) x Seed (2), "), ((4,), "CFG scale (4), "), ((), "1 picture, ")],
 )
 def test_the_title_of_a_sheet(grids, shape, title):
     job = Job(plan_of_shape(grids, *shape))
