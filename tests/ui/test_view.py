@@ -18,7 +18,7 @@ from engine.job import Job
 from engine.metadata import read_picture
 from engine.plan import Cell, Plan
 from engine.recipe import Recipe
-from ui.view import CellView, JobView, begin, image_uri, picture_src, reduce
+from ui.view import CellView, JobView, begin, counted, image_uri, picture_src, reduce, seconds_shown, standing_view
 
 SMALL = Image.new("RGB", (16, 8), (200, 30, 60))
 
@@ -231,7 +231,81 @@ def test_loading_goes_on_while_images_still_wait(event: Event) -> None:
     assert after([Notice("Loading ...", progress=0.5), event]).status == "Loading ..."
 
 
+# Where a job stands, all at once.
+
+
+def job_after(events: Iterable[Event], count: int = 1) -> Job:
+    job = Job(Plan(tuple(Cell(i, recipe(seed=7 + i)) for i in range(count))))
+    for event in events:
+        job.publish(event)
+    return job
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [],
+        [Queued(0, 2), Queued(1, 3), Queued(2, 4)],
+        [Queued(0, 0), Preview(0, 2, 4, SMALL, elapsed=0.5), Notice("Words were cut."), Notice("Words were cut.", cell=1)],
+        [Preview(0, 1, 4, SMALL), Preview(0, 2, 4, None), Preview(1, 1, 4), Cancelled(1, 1, 4, made(1))],
+        [Finished(0, made()), Failed(1, "No."), Cancelled(2, 0, 0)],
+    ],
+)
+def test_a_standing_is_shown_as_the_events_that_led_to_it(events: list[Event]) -> None:
+    job = job_after(events, count=3)
+    folded = begin(job)
+    for event in events:
+        folded = reduce(folded, event)
+    shown = standing_view(job, job.standing())
+    assert shown.cells == folded.cells
+    assert (shown.notices, shown.loading, shown.ended, shown.part) == (folded.notices, folded.loading, folded.ended, folded.part)
+
+
+def test_a_standing_waits_for_as_many_as_its_next_cell() -> None:
+    job = job_after([Queued(0, 2), Queued(1, 3)], count=2)
+    assert standing_view(job, job.standing()).status == "Waiting: 2 pictures before yours."
+
+
+@pytest.mark.parametrize(("progress", "part"), [(0.25, 0.25), (-1.0, 0.0)])
+def test_a_standing_tells_of_a_load_while_it_lasts(progress: float, part: float) -> None:
+    job = job_after([Notice("Loading ...", progress=progress)])
+    shown = standing_view(job, job.standing())
+    assert (shown.status, shown.loaded_part, shown.part) == ("Loading ...", progress, part)
+    job.publish(Preview(0, 1, 4))
+    assert standing_view(job, job.standing()).loading == ""
+
+
+def test_a_pace_is_measured_from_the_first_picture_and_not_by_the_slowest() -> None:
+    cells = after([Preview(0, 2, 4, elapsed=1.0), Preview(1, 2, 4, elapsed=1.0)], count=2).cells
+    assert JobView("job", cells, seconds=2.0).status == "0 of 2 pictures, step 4 of 8 · 2.0 steps/s · 2.0 s left"
+    assert JobView("job", cells).status == "0 of 2 pictures, step 4 of 8 · 4.0 steps/s · 1.0 s left"
+
+
+# Words.
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0.0 s"), (2.41, "2.4 s"), (9.94, "9.9 s"), (12.4, "12 s"), (60, "1 min 0 s"), (200, "3 min 20 s")]
+)
+def test_a_time_as_a_person_reads_it(seconds: float, text: str) -> None:
+    assert seconds_shown(seconds) == text
+
+
+@pytest.mark.parametrize(("count", "text"), [(0, "0 rows"), (1, "1 row"), (1280, "1,280 rows")])
+def test_counted_things(count: int, text: str) -> None:
+    assert counted(count, "row") == text
+
+
 # Pictures.
+
+
+def test_an_image_is_written_for_the_page_only_when_somebody_looks_and_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[Image.Image] = []
+    monkeypatch.setattr("ui.view.image_uri", lambda image: written.append(image) or "data:")
+    cell = after([Preview(0, 1, 4, SMALL)]).cells[0]
+    assert written == []
+    assert [cell.src, cell.src, cell.src] == ["data:"] * 3
+    assert written == [SMALL]
 
 
 @pytest.mark.parametrize(("size", "kind"), [((64, 64), "PNG"), ((128, 128), "PNG"), ((136, 128), "JPEG"), ((512, 512), "JPEG")])
