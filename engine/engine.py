@@ -89,6 +89,7 @@ class Engine:
             if job.done:
                 self._check_waiting(job.owner)
             new = job.grow(plan)
+            self._jobs[job.id] = self._jobs.pop(job.id)  # the newest again: others are forgotten before it
         self._worker.submit(job, new)
 
     def estimate(self, plan: Plan, job: Job | None = None, *, reuse: bool = True, together: bool = False) -> Estimate:
