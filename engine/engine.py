@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -87,11 +88,14 @@ class Engine:
             new = job.grow(plan)
         self._worker.submit(job, new)
 
-    def estimate(self, plan: Plan, job: Job | None = None) -> Estimate:
-        """What a plan will cost by the speed measured here; with `job`, what growing that job to it will."""
+    def estimate(self, plan: Plan, job: Job | None = None, *, reuse: bool = True) -> Estimate:
+        """What a plan will cost by the speed measured here; with `job`, what growing that job to it will.
+
+        With `reuse`, pictures that are on disk already cost nothing.
+        """
         known = {cell.index for cell in job.plan.cells} if job else set()
         new = [cell.recipe for cell in plan.cells if cell.index not in known]
-        fresh = [recipe for recipe in new if not self._made_before(recipe, plan.exact)]
+        fresh = [recipe for recipe in new if not (reuse and self._made_before(recipe, plan.exact))]
         calls: list[tuple[str, int, int]] = []
         for model in dict.fromkeys(recipe.model for recipe in fresh):
             packer = self._worker.packer(self.catalog.find(model))
@@ -161,9 +165,12 @@ class Engine:
         except KeyError:
             raise InvalidRequest("The latents of this picture are not kept any more.") from None
 
-    def warm(self, model: str | None = None) -> None:
-        """Begins to load a model (default: the catalog's first) so that the first picture does not wait for it."""
-        self._worker.warm(model or self.catalog.default.name)
+    def warm(self, model: str | None = None) -> Future[None]:
+        """Begins to load a model (default: the catalog's first) so that the first picture does not wait for it.
+
+        Done once it is loaded, or is not going to be: it failed, or others' pictures come first.
+        """
+        return self._worker.warm(model or self.catalog.default.name)
 
     def count_tokens(self, model: str, text: str) -> TokenCount | None:
         """How much of the model's text limit a prompt takes; None while that model is not loaded."""

@@ -252,7 +252,8 @@ def test_two_axes_of_one_title_have_a_column_each() -> None:
 
 
 HARD_NAMES = [
-    "../../etc/passwd", "C:\\windows", "a/b", "con", "x" * MAX_PROMPT, "🦊" * 900, "\u202egnp.exe", "a\0b", "a\u2028b", "dots...", 'q"|?*<>:',
+    "../../etc/passwd", "C:\\windows", "a/b", "con", "x" * MAX_PROMPT, "🦊" * 900, "\u202egnp.exe", "a\0b", "a\u2028b", "dots...",
+    'q"|?*<>:',
 ]  # fmt: skip
 labels = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20) | st.sampled_from(HARD_NAMES)
 
