@@ -89,7 +89,7 @@ def cells_zip(plan: Plan, made: Mapping[int, Made], target: BinaryIO | Path, mes
     records = []
     with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:  # PNGs do not get smaller
         for cell in plan.cells:
-            content = _content(made.get(cell.index))
+            content = picture_file(made.get(cell.index))
             name = _file_name(plan, cell) if content is not None else ""
             if content is not None:
                 archive.writestr(name, content)
@@ -98,6 +98,18 @@ def cells_zip(plan: Plan, made: Mapping[int, Made], target: BinaryIO | Path, mes
         archive.writestr("recipes.json", json.dumps(records, ensure_ascii=False, indent=1))
         archive.writestr("grid.json", json.dumps(plan.grid.model_dump(mode="json"), ensure_ascii=False, indent=1))
         archive.writestr("sheet.png", sheet_file(plan, made, messages))
+
+
+def picture_file(made: Made | None) -> bytes | None:
+    """A picture's file as it is on disk, or would be; None where there is none."""
+    if made is None:
+        return None
+    if made.path is None:
+        return png_bytes(made.image, made.recipe, made.provenance)
+    try:
+        return made.path.read_bytes()
+    except OSError:
+        return None
 
 
 def _place_name(plan: Plan, place: Place) -> str:
@@ -156,18 +168,6 @@ def _scaled(size: tuple[int, int], factor: float) -> tuple[int, int]:
 def _note(made: Made) -> str:
     facts = made.provenance
     return f"unfinished, {facts.step} of {facts.total}" if facts.unfinished else ""
-
-
-def _content(made: Made | None) -> bytes | None:
-    """A picture's file; None where there is none."""
-    if made is None:
-        return None
-    if made.path is None:
-        return png_bytes(made.image, made.recipe, made.provenance)
-    try:
-        return made.path.read_bytes()
-    except OSError:
-        return None
 
 
 def _file_name(plan: Plan, cell: Cell) -> str:

@@ -10,7 +10,8 @@ import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from PIL import Image
 
@@ -22,8 +23,10 @@ from engine.events import Failed, Made
 from engine.job import Job, Standing
 from engine.plan import Cell, Plan, differences
 from ui import view as views
-from ui.takeaway import Takeaway
 from ui.view import CellView, image_uri, picture_src, png_uri
+
+if TYPE_CHECKING:
+    from ui.takeaway import Takeaway  # it asks this module for what a saved page holds
 
 Answer = dict[str, Any]
 
@@ -168,7 +171,7 @@ class LiveSheet:
     def _take(self, job: Job, asked: Answer) -> Answer:
         """A file of the sheet, ready to be fetched."""
         file = self.takeaway.write(job, str(asked.get("kind")), _whole(asked, "page"))
-        return {"url": f"gradio_api/file={file}", "name": file.name}
+        return {"url": f"gradio_api/file={quote(str(file))}", "name": file.name}
 
     def _stop(self, job: Job, asked: Answer) -> Answer:
         known = {cell.index for cell in job.plan.cells}
