@@ -66,7 +66,7 @@ Darkroom.Sheet = class {
     this.meter = el('div', {class: 'known'});
     this.notices = el('p', {class: 'notices', role: 'status'});
     this.grid = el('div', {class: 'sheet-grid', role: 'grid', 'aria-label': 'Contact sheet'});
-    this.root.replaceChildren(
+    const parts = [
       el('p', {class: 'sheet-heading', title: plan.heading, text: plan.heading}),
       el('div', {class: 'sheet-line'}, this.status, this.stopAll),
       el('div', {class: 'meter', 'aria-hidden': 'true'}, this.meter),
@@ -74,7 +74,8 @@ Darkroom.Sheet = class {
       this.pager(),
       el('div', {class: 'sheet-scroll'}, this.grid),
       this.tools(),
-    );
+    ];
+    this.root.replaceChildren(...parts.filter(Boolean));  // a null would be shown as the word
     this.layOut();
   }
 
