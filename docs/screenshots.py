@@ -9,7 +9,7 @@ from pathlib import Path
 
 from playwright.sync_api import Page, sync_playwright
 
-from tests.e2e.conftest import answers, free_port, open_page, wait_until
+from tests.e2e.conftest import answers, choose_axis, free_port, open_page, set_number, wait_until
 from tests.setup_browser import find_browser
 
 PICTURES = Path(__file__).resolve().parent / "pictures"
@@ -65,12 +65,41 @@ def take_all(page: Page) -> None:
     for theme in ("light", "dark"):
         page.click(f"[data-theme-choice={theme}]")
         take(page, f"generate-{theme}")
+    take_grids(page)
 
 
-def take(page: Page, name: str) -> None:
+def take_grids(page: Page) -> None:
+    """A grid caught on its way, the finished sheet, a step of all its cells, two cells against each other."""
+    page.click("#compare-tab-button")
+    page.wait_for_selector("#axis-x-values", state="visible")
+    page.fill("#prompt textarea", "a rocket, fluent style")
+    set_number(page, "steps", 60)
+    choose_axis(page, "x", "CFG scale", "1-9 (+2)")
+    choose_axis(page, "y", "Prompt S/R", "rocket, sunflower, butterfly, owl")
+    for theme in ("light", "dark"):
+        page.click(f"[data-theme-choice={theme}]")
+        page.click("#compare")
+        page.wait_for_selector("#sheet .cell.drawn", timeout=60_000)
+        page.wait_for_timeout(4000)
+        take(page, f"compare-running-{theme}", "#sheet")
+        page.wait_for_selector("#sheet .sheet:not(.running) .cell[data-state=finished]", timeout=120_000)
+        take(page, f"compare-{theme}", "#sheet")
+    page.locator("#sheet .scrubber").fill("8")
+    page.wait_for_selector("#sheet .sheet[data-at='8']")
+    take(page, "compare-scrubbed", "#sheet")
+    page.click("#sheet .cell >> nth=1")
+    page.click(".loupe [data-act=with]")
+    page.click("#sheet .cell >> nth=4")
+    page.wait_for_selector(".versus[data-way=slider]")
+    take(page, "compare-versus")
+
+
+def take(page: Page, name: str, phone_shows: str = "body") -> None:
+    """Pictures of the page, wide from its top, narrow from the element that matters there."""
     for suffix, (width, height) in WIDTHS.items():
         page.set_viewport_size({"width": width, "height": height})
-        page.evaluate("document.activeElement.blur(); window.scrollTo(0, 0)")
+        top = phone_shows if suffix else "body"
+        page.evaluate(f"document.activeElement.blur(); document.querySelector('{top}').scrollIntoView()")
         page.wait_for_timeout(600)
         page.screenshot(path=PICTURES / f"{name}{suffix}.png")
     page.set_viewport_size({"width": 1440, "height": 900})
@@ -81,12 +110,6 @@ def draw(page: Page, prompt: str) -> None:
     page.keyboard.press("Control+Enter")
     page.wait_for_selector(".stage.running", timeout=60_000)
     page.wait_for_selector(".stage.done", timeout=120_000)
-
-
-def set_number(page: Page, name: str, value: float) -> None:
-    field = page.locator(f"#{name} input[type=number]")
-    field.fill(f"{value:g}")
-    field.press("Tab")
 
 
 if __name__ == "__main__":

@@ -51,7 +51,8 @@ class DeviceFacts:
 
 
 class Device(Protocol):
-    """One device with at most one model resident. Only `load` and `count_tokens` may be called from any thread."""
+    """One device with at most one model resident. Only `load`, `count_tokens`, `facts` without a key, and the attributes
+    may be used from any thread; `packer` is there once `model` is."""
 
     kind: str
     """ "cpu" or "cuda"."""
@@ -71,8 +72,11 @@ class Device(Protocol):
     def install(self, loaded: Any) -> None:
         """Makes a loaded model the resident one. No image may be under way."""
 
-    def admit(self, key: Key, recipe: Recipe, *, owner: str, exact: bool, latents: Any | None) -> int:
-        """Starts an image at its noise and returns its number of steps. Raises EngineError."""
+    def admit(self, key: Key, recipe: Recipe, *, owner: str, exact: bool, latents: Any | None, together: bool = False) -> int:
+        """Starts an image at its noise and returns its number of steps. Raises EngineError.
+
+        Images that develop `together` take turns; of others, an owner's early ones are finished before late ones are begun.
+        """
 
     def tick(self) -> list[Advance]:
         """One network call for as many images as fit. Empty when none is under way."""

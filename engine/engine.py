@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,8 @@ from PIL import Image
 
 from engine.catalog import Catalog, Limits
 from engine.device import Device, Key, TokenCount
-from engine.errors import InvalidRequest
-from engine.events import Finished, Made
+from engine.errors import InvalidRequest, SpoiltPicture
+from engine.events import Finished
 from engine.history import History
 from engine.job import Job
 from engine.outputs import day_folder
@@ -27,7 +28,6 @@ from engine.worker import Worker
 
 KEPT_JOBS = 64
 """Finished jobs whose steps can still be looked at; older ones are forgotten (their pictures are on disk)."""
-
 
 LOOK_SECONDS = 0.3
 """For looking back at a step of a whole grid: images under way wait for it, and a hand on the scrubber too."""
@@ -59,18 +59,19 @@ class Engine:
 
     def submit(
         self, plan: Plan, owner: str = "", previews: PreviewOptions | None = None, latents: Mapping[int, Any] | None = None,
-        reuse: bool = False,
+        reuse: bool = False, together: bool = False,
     ) -> Job:  # fmt: skip
         """Starts a plan. `latents` gives cells (by index) their initial noise: standard normal arrays (C, h, w).
 
         With `reuse`, cells that were made before are taken from the disk: equal recipe, weights, device, versions and
-        exactness. Raises InvalidRequest when this owner has too much waiting, or a recipe asks for more than the limits.
+        exactness. With `together` all cells develop at once; else early ones are finished before late ones are begun.
+
+        Raises InvalidRequest when this owner has too much waiting, or a recipe asks for more than the limits.
         """
         self._check(plan)
-        job = Job(plan, owner, previews or PreviewOptions(), reuse)
+        job = Job(plan, owner, previews or PreviewOptions(), reuse, together)
         with self._lock:
-            if sum(not other.done for other in self._jobs.values() if other.owner == owner) >= self.limits.max_waiting:
-                raise InvalidRequest(f"{self.limits.max_waiting} requests of yours are under way: wait for one, or stop one.")
+            self._check_waiting(owner)
             self._jobs[job.id] = job
             self._forget_old()
         self._worker.submit(job, plan.cells, latents)
@@ -79,27 +80,32 @@ class Engine:
     def extend(self, job: Job, plan: Plan) -> None:
         """Lets a job's plan grow to `plan` (see Plan.grown_to), while it runs or afterwards: only new cells are computed.
 
-        Raises InvalidRequest when the plan is too large or the job is kept no longer.
+        Raises InvalidRequest when the plan is too large, its owner has too much waiting, or the job is kept no longer, and
+        ValueError when a cell of the job is missing in the plan or has changed.
         """
         self._check(plan)
         with self._lock:
             if job.id not in self._jobs:
                 raise InvalidRequest("This grid is not kept any more: start it anew; its pictures are taken from the disk.")
+            if job.done:
+                self._check_waiting(job.owner)
             new = job.grow(plan)
         self._worker.submit(job, new)
 
-    def estimate(self, plan: Plan, job: Job | None = None, *, reuse: bool = True) -> Estimate:
-        """What a plan will cost by the speed measured here; with `job`, what growing that job to it will.
+    def estimate(self, plan: Plan, job: Job | None = None, *, reuse: bool = True, together: bool = False) -> Estimate:
+        """What a plan will cost by the speed measured here; with `job`, what growing that job to it will, in the job's own way.
 
         With `reuse`, pictures that are on disk already cost nothing.
         """
+        if job is not None:
+            reuse, together = job.reuse, job.together
         known = {cell.index for cell in job.plan.cells} if job else set()
         new = [cell.recipe for cell in plan.cells if cell.index not in known]
         fresh = [recipe for recipe in new if not (reuse and self._made_before(recipe, plan.exact))]
         calls: list[tuple[str, int, int]] = []
         for model in dict.fromkeys(recipe.model for recipe in fresh):
             packer = self._worker.packer(self.catalog.find(model))
-            simulated = simulate([recipe for recipe in fresh if recipe.model == model], packer, exact=plan.exact)
+            simulated = simulate([recipe for recipe in fresh if recipe.model == model], packer, exact=plan.exact, together=together)
             calls += [(model, recipe.width * recipe.height, call.width) for call, recipe in simulated]
         speed = self._worker.speed
         seconds = speed.total(calls)
@@ -120,48 +126,47 @@ class Engine:
             return self._jobs.get(job_id)
 
     def job_of_key(self, key: str) -> Job | None:
-        """The job that a browser was given this key of."""
+        """The job that a browser was given this key of. None for any other text, whatever is in it."""
+        given = key.encode("utf-8", "replace")  # compare_digest takes texts in ASCII only
         with self._lock:
-            return next((job for job in self._jobs.values() if secrets.compare_digest(job.key, key)), None)
+            return next((job for job in self._jobs.values() if secrets.compare_digest(job.key.encode(), given)), None)
 
     def jobs(self, owner: str) -> list[Job]:
         """An owner's jobs that are kept, oldest first."""
         with self._lock:
             return [job for job in self._jobs.values() if job.owner == owner]
 
-    def pictures(self, owner: str) -> list[tuple[str, Made]]:
-        """An owner's pictures as ("job id:cell", picture), newest first."""
-        found = [(f"{job.id}:{cell}", made) for job in self.jobs(owner) for cell, made in job.made().items()]
-        return found[::-1]
-
     def frame(self, job: Job, cell: int, step: int, method: str = "linear") -> Image.Image:
         """The predicted x0 of a cell after `step`, while the job is kept. Raises InvalidRequest when it is not there."""
+        [place] = self._places(job, [cell])
         try:
-            return self._worker.ask(lambda device: device.preview((job.id, cell), method, step)).result()
+            return self._worker.ask(lambda device: device.preview(place, method, step)).result()
         except (KeyError, IndexError):
             raise InvalidRequest(f"Step {step} of this picture is not kept any more.") from None
 
     def frames(self, job: Job, steps: Mapping[int, int]) -> dict[int, Image.Image]:
-        """The predicted x0 of many cells (by index) after a step of each, all by one previewer: the truest that takes
-        at most LOOK_SECONDS for all. Cells whose steps are not kept are left out."""
-        places = {cell: (self._source(job, cell), step) for cell, step in steps.items()}
+        """The predicted x0 of many cells (by index) after a step of each, all by one previewer: the truest that all of them
+        have and that takes at most LOOK_SECONDS for all. Cells whose steps are not kept, or hold no numbers, are left out."""
+        places = dict(zip(steps, self._places(job, steps), strict=True))
 
         def look(device: Device) -> dict[int, Image.Image]:
-            method, images = "", {}
-            for cell, (key, step) in places.items():
-                try:
-                    method = method or _look_method(device.preview_costs(key), len(places))
-                    images[cell] = device.preview(key, method, step)
-                except (KeyError, IndexError):
-                    continue
+            costs, images = {}, {}
+            for cell, place in places.items():
+                with suppress(KeyError):
+                    costs[cell] = device.preview_costs(place)
+            method = _look_method(list(costs.values()))
+            for cell in costs:
+                with suppress(IndexError, SpoiltPicture):
+                    images[cell] = device.preview(places[cell], method, steps[cell])
             return images
 
         return self._worker.ask(look).result()
 
     def latents(self, job: Job, cell: int) -> Any:
         """The latents a cell has come to, float32 (C, h, w), while the job is kept."""
+        [place] = self._places(job, [cell])
         try:
-            return self._worker.ask(lambda device: device.latents((job.id, cell))).result()
+            return self._worker.ask(lambda device: device.latents(place)).result()
         except KeyError:
             raise InvalidRequest("The latents of this picture are not kept any more.") from None
 
@@ -190,20 +195,28 @@ class Engine:
             self.catalog.find(recipe.model)
             self.limits.check(recipe)
 
+    def _check_waiting(self, owner: str) -> None:
+        """Raises InvalidRequest when as many of an owner's requests are under way as may be. The lock is held."""
+        if sum(not job.done for job in self._jobs.values() if job.owner == owner) >= self.limits.max_waiting:
+            raise InvalidRequest(f"{self.limits.max_waiting} requests of yours are under way: wait for one, or stop one.")
+
     def _made_before(self, recipe: Recipe, exact: bool) -> bool:
         facts = self._worker.facts(recipe.model)
         return facts is not None and self._history.knows(recipe, exact, facts)
 
-    def _source(self, job: Job, cell: int) -> Key:
-        """Where a cell's steps are kept: of a picture taken from the disk, with the job that made it."""
-        end = job.end(cell)
-        if isinstance(end, Finished) and end.reused:
-            with self._lock:
-                for other in self._jobs.values():
-                    for made in other.ends(Finished):
-                        if not made.reused and made.made.path == end.made.path:
-                            return (other.id, made.cell)
-        return (job.id, cell)
+    def _places(self, job: Job, cells: Iterable[int]) -> list[Key]:
+        """Where the steps of cells are kept: those of a picture taken from the disk, with the job that made it last."""
+        ends = {cell: job.end(cell) for cell in cells}
+        reused = {cell: end.made for cell, end in ends.items() if isinstance(end, Finished) and end.reused}
+        wanted = {made.sha256 for made in reused.values()}
+        with self._lock:
+            others = list(self._jobs.values()) if wanted else []
+        makers = {
+            (end.made.recipe, end.made.sha256): (other.id, end.cell)
+            for other in others for end in other.finished() if not end.reused and end.made.sha256 in wanted
+        }  # fmt: skip
+        own = {cell: (job.id, cell) for cell in ends}
+        return [makers.get((reused[cell].recipe, reused[cell].sha256), own[cell]) if cell in reused else own[cell] for cell in ends]
 
     def _forget_old(self) -> None:
         done = [job for job in self._jobs.values() if job.done]
@@ -212,5 +225,7 @@ class Engine:
             self._worker.forget(job)
 
 
-def _look_method(costs: Mapping[str, float], images: int) -> str:
-    return next((name for name in BEST_FIRST if name in costs and costs[name] * images <= LOOK_SECONDS), "linear")
+def _look_method(costs: Sequence[Mapping[str, float]]) -> str:
+    """The truest previewer that each picture has and that is within LOOK_SECONDS for all, by each picture's costs."""
+    shared = [name for name in BEST_FIRST if all(name in one for one in costs)]
+    return next((name for name in shared if sum(one[name] for one in costs) <= LOOK_SECONDS), "linear")

@@ -89,7 +89,7 @@ class Made:
         try:
             with Image.open(self.path) as image:
                 return image.convert("RGB")
-        except (OSError, AttributeError):
+        except (OSError, ValueError, SyntaxError, AttributeError):  # the middle two: what Pillow raises on damaged chunks
             raise InvalidRequest(f"The file {self.path} is not there any more, or is damaged.") from None
 
 

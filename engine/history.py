@@ -63,7 +63,7 @@ class History:
         made = _read(path)
         if made is not None and (made.recipe, made.sha256) == (recipe, sha256):
             return made
-        self._run("DELETE FROM pictures WHERE key = ?", (key,))
+        self._run("DELETE FROM pictures WHERE key = ? AND path = ?", (key, rows[0][0]))  # not one remembered meanwhile
         return None
 
     def knows(self, recipe: Recipe, exact: bool, facts: DeviceFacts) -> bool:
@@ -86,16 +86,17 @@ class History:
                     self._connection = self._open()
                 with self._connection:
                     return self._connection.execute(statement, values).fetchall()
-            except (sqlite3.Error, OSError) as error:
+            except (sqlite3.Error, OSError, UnicodeEncodeError) as error:  # the last: a path that is no text
                 log.warning("%s cannot be used (%s): pictures made before are made again.", self._file, error)
-                self._broken = not isinstance(error, sqlite3.OperationalError)  # busy or full may pass, damage does not
+                damaged = isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError)
+                self._broken = damaged  # a busy file, a full disk or a missing folder may pass, damage does not
                 return []
 
     def _open(self) -> sqlite3.Connection:
         self._file.parent.mkdir(parents=True, exist_ok=True)
         connection = sqlite3.connect(self._file, timeout=BUSY_SECONDS, check_same_thread=False)
         try:
-            connection.execute("PRAGMA journal_mode = WAL")
+            _use_write_ahead_log(connection)
             connection.execute("PRAGMA synchronous = NORMAL")
             [(version,)] = connection.execute("PRAGMA user_version").fetchall()
             if version not in (0, SCHEMA_VERSION):
@@ -107,6 +108,19 @@ class History:
             connection.close()
             raise
         return connection
+
+
+def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
+    """Waits while another does the same to a new file, as SQLite's own timeout does not. Raises sqlite3.OperationalError."""
+    end = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > end:
+                raise
+            time.sleep(0.01)
 
 
 def _key(recipe: Recipe, exact: bool, revision: str, device: str, dtype: str, versions: Mapping[str, str]) -> str:

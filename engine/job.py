@@ -68,7 +68,7 @@ class Watcher:
 
 @dataclass(frozen=True)
 class Standing:
-    """Where a job stands at one moment. `version` grows with every event; equal versions are equal standings."""
+    """Where a job stands at one moment. `version` grows with every event; standings of one version are equal, but for the time."""
 
     version: int
     plan: Plan
@@ -81,7 +81,7 @@ class Standing:
     """The version at which each cell had its last word."""
     earlier: frozenset[int]
     """Cells that had ended before the plan last grew: no part of the run that is going on."""
-    seconds: float
+    seconds: float = field(compare=False)
     """Since the first image of this run was begun; 0 before that."""
 
 
@@ -94,6 +94,8 @@ class Job:
     previews: PreviewOptions = field(default_factory=PreviewOptions)
     reuse: bool = False
     """Whether equal pictures on disk are taken instead of making them again."""
+    together: bool = False
+    """Whether all cells develop at once, or early ones are finished before late ones are begun."""
     id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
     key: str = field(default_factory=lambda: secrets.token_urlsafe(18))
     """What lets a browser look at the job. Not its id: that is part of file names, which travel."""
@@ -197,6 +199,11 @@ class Job:
             pass
         with self._lock:
             return dict(self._ends)
+
+    def finished(self) -> list[Finished]:
+        """The cells that were finished so far, in the order in which they were."""
+        with self._lock:
+            return [end for end in self._ends.values() if isinstance(end, Finished)]
 
     def made(self) -> dict[int, Made]:
         """The pictures there are so far, finished or stopped, by cell, in the order in which they were made."""

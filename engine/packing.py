@@ -32,6 +32,8 @@ class Load:
     size: tuple[int, ...]
     exact: bool = False
     owner: str = ""
+    behind: int = 0
+    """Its place in the owner's line: lower ones first, equal ones as they came."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,8 @@ class Packer:
     def pick(self, waiting: Mapping[Hashable, Load]) -> Call | None:
         """The next call for images in the order in which they came; None when there are none.
 
-        Each owner's images come first come, first served, so that early ones are finished before late ones are begun.
+        Each owner's images come first come, first served, so that early ones are finished before late ones are begun,
+        unless their loads say that they are `behind` others.
         """
         order = self._in_turn(waiting)
         if not order:
@@ -90,6 +93,8 @@ class Packer:
         queues: dict[str, list[Hashable]] = {}
         for key, load in waiting.items():
             queues.setdefault(load.owner, []).append(key)
+        for queue in queues.values():
+            queue.sort(key=lambda key: waiting[key].behind)
         self._owners = [owner for owner in self._owners if owner in queues]
         self._owners += [owner for owner in queues if owner not in self._owners]
         longest = max(map(len, queues.values()), default=0)
@@ -123,7 +128,9 @@ def first_origin(recipe: Recipe) -> Hashable:
     return ("first", everything_else)
 
 
-def simulate(recipes: Sequence[Recipe], packer: Packer, *, exact: bool = False) -> Iterator[tuple[Call, Recipe]]:
+def simulate(
+    recipes: Sequence[Recipe], packer: Packer, *, exact: bool = False, together: bool = False
+) -> Iterator[tuple[Call, Recipe]]:
     """The calls that a plan of these recipes takes on an otherwise idle device, with one of the recipes in each."""
     left = {i: scheduler_row(recipe.scheduler).calls(recipe.steps) for i, recipe in enumerate(recipes)}
     done = dict.fromkeys(left, 0)
@@ -132,7 +139,7 @@ def simulate(recipes: Sequence[Recipe], packer: Packer, *, exact: bool = False) 
     while waiting or live:
         live += waiting[:ADMITTED_A_TICK]
         del waiting[:ADMITTED_A_TICK]
-        call = packer.pick({i: _load(recipes[i], i, done[i], exact) for i in live})
+        call = packer.pick({i: load_of(recipes[i], i, done[i], exact=exact, together=together) for i in live})
         if call is None:
             return
         yield call, recipes[call.images[0]]
@@ -141,6 +148,13 @@ def simulate(recipes: Sequence[Recipe], packer: Packer, *, exact: bool = False) 
         live = [i for i in live if done[i] < left[i]]
 
 
-def _load(recipe: Recipe, key: Hashable, step: int, exact: bool) -> Load:
-    origin = key if step else first_origin(recipe)
-    return Load(row_names(recipe, origin), (recipe.width, recipe.height), exact)
+def load_of(
+    recipe: Recipe, key: Hashable, step: int, *, origin: Hashable = None, exact: bool = False, owner: str = "", together: bool = False
+) -> Load:
+    """What an image that has taken `step` steps asks of the next call; `origin` stands in for `first_origin`.
+
+    Images that develop `together` take turns: those that have come less far are first.
+    """
+    first = first_origin(recipe) if origin is None else origin
+    start = key if step else first
+    return Load(row_names(recipe, start), (recipe.width, recipe.height), exact, owner, step if together else 0)

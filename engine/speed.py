@@ -85,5 +85,7 @@ def _between(known: list[tuple[int, float]], width: int) -> float:
     if len(known) == 1:
         return known[0][1] * width / known[0][0]
     low, high = next((pair for pair in pairwise(known) if width <= pair[1][0]), (known[-2], known[-1]))
-    slope = max((high[1] - low[1]) / (high[0] - low[0]), 0.0)
-    return low[1] + slope * (width - low[0])
+    slope = (high[1] - low[1]) / (high[0] - low[0])
+    if width > high[0]:
+        slope = max(slope, 0.0)  # a wider call that seemed faster was noise: drawn on, it would end below zero
+    return high[1] + slope * (width - high[0])

@@ -248,9 +248,9 @@ class Worker:
 
         The first estimate of a grid is then measured, not guessed, and the first picture finds a network that has run.
         """
-        if self._rehearsing != model or self._waiting or not self._inbox.empty():
+        warmed, self._rehearsing = self._rehearsing == model, None
+        if not warmed or self._waiting or not self._inbox.empty():
             return
-        self._rehearsing = None
         spec, device = self._catalog.find(model), self._opened()
         try:
             self._rehearse_call(device, spec, 1)  # the first call ever is slower than any other
@@ -267,11 +267,14 @@ class Worker:
             for seed, key in enumerate(keys):
                 device.admit(key, recipe.replace(seed=seed), owner="", exact=False, latents=None)
             start = time.perf_counter()
-            device.tick()
+            advances = device.tick()
             seconds = time.perf_counter() - start
         finally:
             for key in keys:
                 device.forget(key)
+        for advance in advances:
+            if advance.error is not None:
+                raise advance.error
         self.speed.called(spec.name, recipe.width * recipe.height, device.width, seconds)
         return seconds
 
@@ -330,7 +333,8 @@ class Worker:
             if task.job.reuse and task.latents is None and (made := self._history.find(recipe, exact, device.facts())):
                 task.publish(Finished(task.cell.index, made, reused=True))
                 return
-            task.total = device.admit(task.key, recipe, owner=task.job.owner or task.job.id, exact=exact, latents=task.latents)
+            asked = {"exact": exact, "latents": task.latents, "together": task.job.together}
+            task.total = device.admit(task.key, recipe, owner=task.job.owner or task.job.id, **asked)
         except EngineError as error:
             self._fail(task, str(error))
             return
@@ -365,7 +369,7 @@ class Worker:
         advances = device.tick()
         seconds = time.perf_counter() - start
         self._budget.worked(seconds)
-        if advances:
+        if advances and all(advance.error is None for advance in advances):  # a failed call is tried again in others
             recipe = self._live[advances[0].key].cell.recipe
             self.speed.called(recipe.model, recipe.width * recipe.height, device.width, seconds)
         methods = self._choose_previews(device, advances)
@@ -441,12 +445,12 @@ class Worker:
         self._live.pop(task.key, None)
         made = None
         if self._device is not None:
-            self._device.drop(task.key)
             if task.step:
                 try:
                     made = self._develop(task)
                 except Exception:  # what cannot be shown of a stopped image is no news
                     log.exception("a stopped image could not be developed")
+            self._device.drop(task.key)  # not before: what was dropped may have to make room
         task.publish(Cancelled(task.cell.index, task.step, task.total, made))
 
     def _fail(self, task: Task, message: str, detail: str = "") -> None:

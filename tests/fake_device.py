@@ -79,6 +79,7 @@ class FakeDevice:
         self.may_load.set()
         self._images: dict[Key, FakeImage] = {}
         self._live: list[Key] = []
+        self._together: set[Key] = set()
         self._held = False
         self._granted = threading.Semaphore(0)
 
@@ -92,6 +93,11 @@ class FakeDevice:
         self._held = False
         self._granted.release()
         self.may_load.set()
+
+    @property
+    def kept(self) -> set[Key]:
+        """The images that are not forgotten."""
+        return set(self._images)
 
     def calls(self, method: str) -> list[tuple]:
         """What `method` was called with, oldest first."""
@@ -112,14 +118,14 @@ class FakeDevice:
         assert not self._live, "no image may be under way"
         self.history.append(("install", loaded.name))
         self.model = loaded.name
-        self._images.clear()
 
-    def admit(self, key: Key, recipe: Recipe, *, owner: str, exact: bool, latents: Any | None) -> int:
+    def admit(self, key: Key, recipe: Recipe, *, owner: str, exact: bool, latents: Any | None, together: bool = False) -> int:
         assert recipe.model == self.model, "an image of a model that is not resident"
         self.history.append(("admit", key, owner))
         noise = numpy.random.default_rng(recipe.seed).standard_normal((4, recipe.height // 8, recipe.width // 8), numpy.float32)
         self._images[key] = FakeImage(recipe, noise if latents is None else numpy.asarray(latents, numpy.float32))
         self._live.append(key)
+        self._together |= {key} if together else set()
         return recipe.steps
 
     def tick(self) -> list[Advance]:
@@ -129,17 +135,20 @@ class FakeDevice:
         if self.tick_error is not None:
             error, self.tick_error = self.tick_error, None
             raise error
-        picked = self._live[: self.images_a_tick]
+        turn = sorted(self._live, key=lambda key: self._images[key].step if key in self._together else 0)
+        picked = turn[: self.images_a_tick]
         self.width = 2 * len(picked)
         self.history.append(("tick", tuple(picked)))
         return [self._advance(key, len(picked)) for key in picked]
 
     def preview_costs(self, key: Key) -> dict[str, float]:
-        return self.costs
+        own = self._images[key].recipe.model == self.model
+        return self.costs if own else {"linear": self.costs["linear"]}
 
     def preview(self, key: Key, method: str, step: int | None = None) -> Image.Image:
         self.history.append(("preview", key, method, step))
         image = self._images[key]
+        method = method if image.recipe.model == self.model else "linear"
         step = image.step if step is None else step
         if not 1 <= step <= image.step:
             raise IndexError(step)

@@ -106,7 +106,7 @@ def test_the_engine_never_imports_torch_or_the_page() -> None:
 
 
 def test_the_engine_needs_only_the_standard_library_and_a_few_packages() -> None:
-    allowed = set(sys.stdlib_module_names) | {"engine", "pydantic", "PIL", "tqdm", "choix"}  # tqdm: the command line's bar; choix: blind votes
+    allowed = set(sys.stdlib_module_names) | {"engine", "pydantic", "PIL", "tqdm", "choix"}  # a bar for the terminal; blind votes
     allowed |= {"dynamicprompts", "pyparsing"}  # prompt variants; the second is how the first says that it cannot read one
     assert [f"{shown(file)} imports {name}" for file in ENGINE for name, _ in sorted(imports_of(file)) if not is_in(name, allowed)] == []
 

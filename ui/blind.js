@@ -18,7 +18,7 @@ Darkroom.Blind = class {
   fill(...children) {
     const el = Darkroom.element;
     const close = el('button', {type: 'button', class: 'loupe-close', 'aria-label': 'Close', text: '✕', on: {click: () => this.dialog.close()}});
-    this.dialog.replaceChildren(close, ...children);
+    this.dialog.replaceChildren(close, ...children.filter(Boolean));
   }
 
   async next() {

@@ -32,6 +32,8 @@ class Request:
     count: int
     exact: bool
     previews: PreviewOptions
+    random: bool = False
+    """Whether the seed was drawn."""
 
 
 class Controls:
@@ -144,7 +146,7 @@ class Controls:
             if given[name] is None:
                 raise InvalidRequest(f"{label(name)} is empty: give a number.")
         given["style"] = self._style(given["style"])
-        return Request(make_recipe(**given), _whole(count, "Number of images"), exact, previews)
+        return Request(make_recipe(**given), _whole(count, "Number of images"), exact, previews, mode == RANDOM)
 
     def show(self, settings: Mapping[str, Any]) -> dict[gr.components.Component, Any]:
         """Updates that put settings (fields of Recipe) into the widgets; what is not given stays as it is."""

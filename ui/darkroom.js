@@ -27,7 +27,11 @@
 
   const press = id => { const button = document.querySelector(id); if (button && !button.disabled) button.click(); };
   document.addEventListener('keydown', event => {
-    if ((event.ctrlKey || event.metaKey) && event.key === 'Enter') { event.preventDefault(); press('#generate'); }
+    const inPrompt = event.target.closest && event.target.closest('#prompt');
+    const asked = event.ctrlKey || event.metaKey || (event.shiftKey && inPrompt);
+    if (!asked || event.key !== 'Enter') return;
+    event.preventDefault();
+    press(document.querySelector('#compare-tab-button[aria-selected=true]') ? '#compare' : '#generate');
   }, true);
 
   // A file dropped anywhere goes to the one upload field that reads settings.

@@ -231,17 +231,22 @@ def _mark(cell: CellView) -> str:
 
 def _table(title: str, ranked: Sequence[ranking.Ranked], name: Callable[[Any], str]) -> Answer:
     low, high = min(one.low for one in ranked), max(one.high for one in ranked)
-    scale = 100 / max(high - low, 1e-9)
+    span = max(high - low, 1e-9)
+
+    def percent(strength: float) -> float:
+        return round(100 * (strength - low) / span, 1)
+
     rows = [
         {
             "name": name(one.item), "record": f"{one.wins} : {one.losses}", "chance": f"{one.chance:.0%}",
-            "at": round((one.strength - low) * scale, 1), "low": round((one.low - low) * scale, 1), "high": round((one.high - low) * scale, 1),
+            "at": percent(one.strength), "low": percent(one.low), "high": percent(one.high),
         }
         for one in ranked
     ]  # fmt: skip
     best = name(ranked[0].item)
-    verdict = f"{best} is best, with a certainty above {ranking.SURE:.0%}."
-    return {"title": title, "verdict": verdict if ranking.settled(ranked) else f"{best} is ahead, but not certainly: pick on to be surer.", "rows": rows}
+    sure = f"{best} is best, with a certainty of at least {ranking.SURE:.0%}."
+    verdict = sure if ranking.settled(ranked) else f"{best} is ahead, but not certainly: pick on to be surer."
+    return {"title": title, "verdict": verdict, "rows": rows}
 
 
 def _finished(job: Job) -> dict[int, Made]:

@@ -16,7 +16,7 @@ Darkroom.Loupe = class {
       this.sheet.root.after(this.dialog);
     }
     const close = el('button', {type: 'button', class: 'loupe-close', 'aria-label': 'Close', text: '✕', on: {click: () => this.dialog.close()}});
-    this.dialog.replaceChildren(close, ...children);
+    this.dialog.replaceChildren(close, ...children.filter(Boolean));
     if (!this.dialog.open) this.dialog.showModal();
   }
 

@@ -9,7 +9,8 @@ import gradio as gr
 
 from engine.catalog import load_styles
 from engine.engine import Engine
-from ui.generate import GenerateTab
+from engine.plan import load_grids
+from ui.bench import Bench
 
 HEAD = """
 <div id="head">
@@ -32,5 +33,5 @@ def build_page(engine: Engine, presets: Path) -> gr.Blocks:
     negatives = tomllib.loads((presets / "negatives.toml").read_text(encoding="utf-8"))
     with gr.Blocks(title="Darkroom", delete_cache=KEPT_FILES, analytics_enabled=False, fill_width=True) as page:
         gr.HTML(HEAD)
-        GenerateTab(engine, styles, negatives).restore(page)
+        Bench(engine, styles, negatives, load_grids(presets / "grids")).restore(page)
     return page

@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -20,10 +19,11 @@ from engine.job import Job
 from engine.plan import Plan, differences
 from engine.takeaway import GONE, picture_file
 from ui.live import Answer, LiveSheet
+from ui.theme import read_asset
 from ui.view import LOSSLESS_BELOW, data_uri, image_uri
 
-HERE = Path(__file__).resolve().parent
 SCRIPTS = ("sheet.js", "loupe.js", "saved_page.js")
+STYLES = ("saved_page.css", "sheet.css")
 
 LONGER_SIDE = 768
 """Pixels of a picture in the page: hundred of them are some 15 MB, which can be sent by mail."""
@@ -57,8 +57,7 @@ PAGE = """<!doctype html>
 
 def saved_page(live: LiveSheet, job: Job) -> str:
     """The page of a job's sheet as it is now. Raises InvalidRequest when the job is not kept any more."""
-    script = "\n".join((HERE / name).read_text(encoding="utf-8") for name in SCRIPTS)
-    style = "\n".join(file.read_text(encoding="utf-8") for file in (HERE / "saved_page.css", *sorted(HERE.glob("sheet*.css"))))
+    script, style = ("\n".join(map(read_asset, names)) for names in (SCRIPTS, STYLES))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return PAGE.format(policy=POLICY.format(script=digest), style=style, script=script, held=_json(_held(live, job)))
 

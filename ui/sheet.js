@@ -25,6 +25,7 @@ Darkroom.readSprite = async sprite => {
 
 Darkroom.Sheet = class {
   static FRAME = 200;     // milliseconds between two frames: five a second
+  static ABREAST = 6;     // cells of a grid of one axis in a row: more than these flow into further rows
   static PLAY = 120;      // milliseconds a step when played back
 
   constructor(root, ask, tell) {
@@ -43,7 +44,9 @@ Darkroom.Sheet = class {
     const round = ++this.round;
     const fresh = key !== this.key;
     this.key = key;
-    if (fresh) { this.page = 0; this.stopPlaying(); this.at = 0; }
+    if (fresh) this.page = 0;
+    this.stopPlaying();
+    this.at = 0;
     if (!key) { this.root.replaceChildren(); return; }
     const plan = await this.ask('sheet', {});
     if (round !== this.round || !plan) return;
@@ -66,16 +69,14 @@ Darkroom.Sheet = class {
     this.meter = el('div', {class: 'known'});
     this.notices = el('p', {class: 'notices', role: 'status'});
     this.grid = el('div', {class: 'sheet-grid', role: 'grid', 'aria-label': 'Contact sheet'});
-    const parts = [
-      el('p', {class: 'sheet-heading', title: plan.heading, text: plan.heading}),
-      el('div', {class: 'sheet-line'}, this.status, this.stopAll),
+    this.root.replaceChildren(...[
+      el('div', {class: 'sheet-line'}, el('p', {class: 'sheet-heading', title: plan.heading, text: plan.heading}), this.status, this.stopAll),
       el('div', {class: 'meter', 'aria-hidden': 'true'}, this.meter),
       this.notices,
       this.pager(),
       el('div', {class: 'sheet-scroll'}, this.grid),
       this.tools(),
-    ];
-    this.root.replaceChildren(...parts.filter(Boolean));  // a null would be shown as the word
+    ].filter(Boolean));
     this.layOut();
   }
 
@@ -107,13 +108,23 @@ Darkroom.Sheet = class {
     const growing = Boolean(this.tell);
     const head = columns.length > 1 || columns[0] !== '';
     const side = rows.length > 1 || rows[0] !== '';
+    const flowing = head && !side && columns.length > Darkroom.Sheet.ABREAST;
+    const [width, height] = plan.cells[0].size;
     grid.style.setProperty('--columns', columns.length);
+    grid.style.setProperty('--rows', flowing ? Math.ceil(columns.length / Darkroom.Sheet.ABREAST) : rows.length);
+    grid.style.setProperty('--ratio', width / height);
+    grid.classList.toggle('flowing', flowing);
     grid.classList.toggle('with-side', side);
     grid.classList.toggle('with-more', growing && head);
     grid.replaceChildren();
     this.cells.clear();
     this.labels = [];
     const add = (axis, title) => growing && title ? this.adder(axis, title) : null;
+    if (flowing) {
+      columns.forEach((label, x) => grid.append(el('div', {class: 'captioned'}, this.place(x, 0), this.label('column', plan.titles[0], label, place => place[0] === x))));
+      if (growing) grid.append(el('div', {class: 'more-space'}, add('x', plan.titles[0])));
+      return;
+    }
     if (head) {
       if (side) grid.append(el('div', {class: 'corner'}, el('span', {class: 'corner-x', text: plan.titles[0]}), el('span', {class: 'corner-y', text: plan.titles[1]})));
       columns.forEach((label, x) => grid.append(this.label('column', plan.titles[0], label, place => place[0] === x)));
@@ -234,6 +245,7 @@ Darkroom.Sheet = class {
     }
     if (sprite && !this.at) this.draw(sprite);
     this.extent();
+    if (this.at && !this.films.has(this.at)) this.scrub(this.at);  // more cells may have come to that step
     for (const [node, cells] of this.labels) node.classList.toggle('ended', cells().every(cell => this.ended(cell.index)));
     if (this.loupe.opened) this.loupe.refresh(answer.cells);
   }

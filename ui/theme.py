@@ -48,9 +48,18 @@ def make_theme() -> gr.themes.Base:
     )  # fmt: skip
 
 
+SCRIPTS = ("darkroom.js", "sheet.js", "loupe.js", "blind.js")
+
+
 def page_assets() -> dict[str, object]:
     """What gradio 6 wants handed to `launch` instead of to Blocks."""
-    script = (HERE / "darkroom.js").read_text(encoding="utf-8")
-    head = f'<meta name="color-scheme" content="dark light"><meta name="referrer" content="no-referrer"><script>{script}</script>'
-    css = (HERE / "darkroom.css").read_text(encoding="utf-8")
-    return {"theme": make_theme(), "css": css, "head": head, "favicon_path": HERE / "favicon.svg"}
+    scripts = "".join(f"<script>{read_asset(name)}</script>" for name in SCRIPTS)
+    # In the head, since gradio prefixes each part between commas of what it is handed as css, also inside :is(...).
+    sheet = f"<style>{read_asset('sheet.css')}</style>"
+    head = f'<meta name="color-scheme" content="dark light"><meta name="referrer" content="no-referrer">{sheet}{scripts}'
+    return {"theme": make_theme(), "css": read_asset("darkroom.css"), "head": head, "favicon_path": HERE / "favicon.svg"}
+
+
+def read_asset(name: str) -> str:
+    """One of the page's own scripts or style sheets."""
+    return (HERE / name).read_text(encoding="utf-8")

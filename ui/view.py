@@ -73,7 +73,7 @@ class JobView:
             return self.loading
         begun = [cell for cell in self.cells if cell.total]
         if not begun:
-            return f"Waiting: {self.ahead} {_plural('picture', self.ahead)} before yours." if self.ahead else "Starting ..."
+            return f"Waiting: {counted(self.ahead, 'picture')} before yours." if self.ahead else "Starting ..."
         return _progress_line(self.cells, self.seconds or max(cell.elapsed for cell in begun))
 
     @property
@@ -197,14 +197,16 @@ def _progress_line(cells: tuple[CellView, ...], seconds: float) -> str:
         where = f"step {cells[0].step} of {cells[0].total}"
     else:
         where = f"{sum(cell.ended for cell in cells)} of {len(cells)} pictures, step {pace.done} of {pace.total}"
-    return f"{where} · {pace.rate:.1f} steps/s · {_seconds(pace.left)} left"
+    return f"{where} · {pace.rate:.1f} steps/s · {seconds_shown(pace.left)} left"
 
 
-def _seconds(seconds: float) -> str:
+def seconds_shown(seconds: float) -> str:
+    """A time as a person reads it: "2.4 s", "3 min 20 s"."""
     if seconds < 60:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     return f"{int(seconds // 60)} min {int(seconds % 60)} s"
 
 
-def _plural(word: str, count: int) -> str:
-    return word if count == 1 else word + "s"
+def counted(count: int, word: str) -> str:
+    """A number of things: "1 cell", "1,280 rows"."""
+    return f"{count:,} {word}" if count == 1 else f"{count:,} {word}s"

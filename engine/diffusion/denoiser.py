@@ -47,8 +47,9 @@ class Denoiser:
 
     @torch.inference_mode()
     def admit(
-        self, key: Key, recipe: Recipe, *, owner: str = "", exact: bool = False, latents: torch.Tensor | None = None
-    ) -> Trajectory:
+        self, key: Key, recipe: Recipe, *, owner: str = "", exact: bool = False, latents: torch.Tensor | None = None,
+        together: bool = False,
+    ) -> Trajectory:  # fmt: skip
         """A new trajectory, at its noise. It takes part in the next tick.
 
         `latents` (1, C, h, w) or (C, h, w), standard normal, stand in for the seed's own draw, as in diffusers'
@@ -70,6 +71,7 @@ class Denoiser:
             latents=start.to(self.family.device) * scheduler.init_noise_sigma,
             conditioning=(self.family.encode(recipe.full_negative_prompt), prompt) if recipe.guided else (prompt,),
             origin=first_origin(recipe) if latents is None else key,
+            together=together,
         )  # fmt: skip
         if exact and trajectory.rows > self.packer.exact_rows:
             raise ValueError(f"exact_rows={self.packer.exact_rows} is too small for a guided image")

@@ -41,7 +41,8 @@ class Kept:
 
     @property
     def bytes(self) -> int:
-        return sum(one.nbytes for one in (*self.trajectory.x0, self.trajectory.latents))
+        x0 = self.trajectory.x0  # all of one shape; asked for with every image dropped, so not added up one by one
+        return self.trajectory.latents.nbytes + (len(x0) * x0[0].nbytes if x0 else 0)
 
     def part(self) -> None:
         """Lets go of the model: the linear map is all that is left to look with."""
@@ -87,18 +88,20 @@ class TorchDevice:
         return load(spec, self._device, self._dtype, report, self._cache)
 
     def install(self, loaded: Loaded) -> None:
-        self._loaded = loaded
         rows = loaded.spec.max_rows.get(self.kind, 2)
         self._denoiser = Denoiser(loaded.family, max_rows=rows, exact_rows=self._exact_rows)
+        self._loaded = loaded  # last: another thread that sees the model asks for its packer
         for kept in self._kept.values():  # they must not hold the old model's memory
             kept.part()
         gc.collect()
         if self.kind == "cuda":
             torch.cuda.empty_cache()
 
-    def admit(self, key: Key, recipe: Recipe, *, owner: str = "", exact: bool = False, latents: Any | None = None) -> int:
+    def admit(
+        self, key: Key, recipe: Recipe, *, owner: str = "", exact: bool = False, latents: Any | None = None, together: bool = False
+    ) -> int:
         start = None if latents is None else torch.as_tensor(latents)
-        trajectory = self.denoiser.admit(key, recipe, owner=owner, exact=exact, latents=start)
+        trajectory = self.denoiser.admit(key, recipe, owner=owner, exact=exact, latents=start, together=together)
         assert self._loaded is not None
         self._kept[key] = Kept(trajectory, self._loaded.family, self._loaded.previewers, self._loaded.revision)
         return trajectory.total

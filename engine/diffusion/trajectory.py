@@ -10,7 +10,7 @@ import torch
 
 from engine.device import Key
 from engine.diffusion.families import Conditioning
-from engine.packing import Load, row_names
+from engine.packing import Load, load_of
 from engine.recipe import Recipe
 
 
@@ -30,6 +30,8 @@ class Trajectory:
     """(unconditional, conditional) when guided, (conditional,) when not: one row of the network's batch each."""
     origin: Hashable
     """What its latents before the first step depend on; images of one origin are shown to the network once then."""
+    together: bool = False
+    """Whether it takes turns with its owner's other images, or waits for earlier ones to be finished."""
     step: int = 0
     bucket: int = 0
     """The widest batch it has been part of, in rows."""
@@ -42,8 +44,8 @@ class Trajectory:
 
     def load(self) -> Load:
         """What it asks of the next network call."""
-        rows = row_names(self.recipe, self.key if self.step else self.origin)
-        return Load(rows, tuple(self.latents.shape[2:]), self.exact, self.owner)
+        options = {"exact": self.exact, "owner": self.owner, "together": self.together}
+        return load_of(self.recipe, self.key, self.step, origin=self.origin, **options)
 
     def __post_init__(self) -> None:
         self.total = len(self.scheduler.timesteps)

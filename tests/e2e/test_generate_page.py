@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 import re
 from pathlib import Path
 
 import pytest
 
 from engine import metadata
-from tests.e2e.conftest import wait_until_ready
+from tests.e2e.conftest import DONE, drop, prompt, set_number, text_of, wait_until_ready
 
 pytestmark = pytest.mark.browser
-
-DONE = 120_000
-"""Milliseconds a run may take on a slow, shared machine."""
 
 WATCH_FRAMES = """
 () => {
@@ -27,40 +23,10 @@ WATCH_FRAMES = """
 }
 """
 
-DROP = """
-([name, type, content]) => {
-  const bytes = Uint8Array.from(atob(content), c => c.charCodeAt(0));
-  const files = new DataTransfer();
-  files.items.add(new File([bytes], name, {type}));
-  const target = document.querySelector('#stage');
-  for (const kind of ['dragover', 'drop'])
-    target.dispatchEvent(new DragEvent(kind, {bubbles: true, cancelable: true, dataTransfer: files}));
-}
-"""
-
-
-def set_number(page, name: str, value: int) -> None:
-    field = page.locator(f"#{name} input[type=number]")
-    field.fill(str(value))
-    field.press("Tab")
-
-
-def prompt(page, text: str) -> None:
-    page.fill("#prompt textarea", text)
-
-
 def run(page) -> None:
     page.keyboard.press("Control+Enter")
     page.wait_for_selector(".stage.running")
     page.wait_for_selector(".stage.done", timeout=DONE)
-
-
-def drop(page, name: str, content: bytes, kind: str = "image/png") -> None:
-    page.evaluate(DROP, [name, kind, base64.b64encode(content).decode()])
-
-
-def text_of(page, selector: str) -> str:
-    return page.locator(selector).inner_text()
 
 
 def shown_file(page, data_dir: Path) -> Path:

@@ -3,14 +3,17 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from engine.errors import InvalidRequest
 from engine.events import TERMINAL, Cancelled, Event, Failed, Finished, Made, Notice, Preview, Provenance, Queued
 from engine.job import Job, Watcher
 from engine.plan import Cell, Plan
@@ -26,8 +29,12 @@ ENDS: dict[str, Callable[[int], Event]] = {
 CELLS = 3
 
 
+def plan_of(cells: int, *, exact: bool = False) -> Plan:
+    return Plan(tuple(Cell(index, Recipe(seed=index)) for index in range(cells)), exact)
+
+
 def job_of(cells: int = CELLS) -> Job:
-    return Job(Plan(tuple(Cell(index, Recipe(seed=index)) for index in range(cells))))
+    return Job(plan_of(cells))
 
 
 def of_cell(events: list[Event], cell: int) -> list[Event]:
@@ -53,6 +60,7 @@ moves = st.lists(
         st.tuples(st.just("end"), st.integers(0, CELLS - 1), st.sampled_from(list(ENDS))),
         st.tuples(st.just("read"), st.none(), st.none()),
         st.tuples(st.just("late"), st.none(), st.none()),
+        st.tuples(st.just("grow"), st.none(), st.integers(0, 2)),
     ),
     max_size=60,
 )
@@ -63,11 +71,12 @@ class Played:
     """A job to which moves were published, with what should be known of it at every moment."""
 
     def __init__(self, queued: set[int]):
+        self.cells = CELLS
         self.job = job_of()
         self.published: list[Event] = []
         self.ends: dict[int, Event] = {}
-        self.steps = dict.fromkeys(range(CELLS), 0)
-        self.images: dict[int, Image.Image | None] = dict.fromkeys(range(CELLS))
+        self.steps: dict[int, int] = {}
+        self.images: dict[int, Image.Image] = {}
         self.watcher = self.job.watch()
         self.read: list[Event] = []
         for cell in sorted(queued):
@@ -75,18 +84,20 @@ class Played:
 
     def publish(self, event: Event) -> None:
         """Also notes it, when it comes before its cell's end and the job's."""
-        if event.cell not in self.ends and len(self.ends) < CELLS:
+        version, counts = self.job.standing().version, event.cell not in self.ends and len(self.ends) < self.cells
+        if counts:
             self.published.append(event)
             if isinstance(event, TERMINAL):
                 self.ends[event.cell] = event
             elif isinstance(event, Preview) and event.image is not None:
                 self.images[event.cell] = event.image
         self.job.publish(event)
+        assert self.job.standing().version == version + counts
 
     def play(self, move: tuple) -> None:
         kind, cell, detail = move
         if kind == "preview":
-            self.steps[cell] += 1
+            self.steps[cell] = self.steps.get(cell, 0) + 1
             self.publish(Preview(cell, self.steps[cell], 99, Image.new("RGB", (1, 1)) if detail else None, "linear" if detail else ""))
         elif kind == "notice":
             self.publish(Notice(f"notice {len(self.published)}", cell, progress=0.5 if detail else None))
@@ -94,19 +105,34 @@ class Played:
             self.publish(ENDS[detail](cell))
         elif kind == "read":
             self.read += self.watcher.take(timeout=0)
+        elif kind == "grow":
+            self.grow(detail)
         else:
             self.check_late_watcher()
+
+    def grow(self, more: int) -> None:
+        """By so many cells. Those who watched to the last end have heard it, and watch anew."""
+        had_ended = self.job.done
+        new = self.job.grow(plan_of(self.cells + more))
+        assert [cell.index for cell in new] == list(range(self.cells, self.cells + more))
+        self.cells += more
+        assert self.job.done == (had_ended and not more)
+        if had_ended and more:
+            self.read += self.watcher.take(timeout=0)
+            assert self.watcher.ended
+            self.watcher = self.job.watch()
+            self.watcher.take(timeout=0)
 
     def check_late_watcher(self) -> None:
         events = self.job.watch().take(timeout=0)
         assert [e for e in events if isinstance(e, Notice)] == [e for e in self.published if isinstance(e, Notice) and e.progress is None]
         assert {e.cell: e for e in events if isinstance(e, TERMINAL)} == self.ends
-        for cell in set(range(CELLS)) - set(self.ends):
+        for cell in set(range(self.cells)) - set(self.ends):
             last = of_cell(self.published, cell)[-1:]
             told = of_cell(events, cell)
             assert [type(event) for event in told] == [type(event) for event in last]
             if told and isinstance(told[0], Preview):
-                assert (told[0].step, told[0].image) == (last[0].step, self.images[cell])
+                assert (told[0].step, told[0].image) == (last[0].step, self.images.get(cell))
 
 
 def lasting(events: list, kinds: type | tuple[type, ...]) -> list:
@@ -128,19 +154,19 @@ def test_whatever_is_published_every_reader_hears_the_grammar(moves: list[tuple]
     played = Played(queued)
     for move in moves:
         played.play(move)
-    for cell in range(CELLS):
+    for cell in range(played.cells):
         played.publish(Finished(cell, MADE))
         played.publish(Preview(cell, 1000, 1000))
         played.publish(Notice("after the end", cell))
     played.publish(Notice("after all ends"))
     played.read += played.watcher.take(timeout=0)
 
-    check_grammar(played.read)
+    check_grammar(played.read, played.cells)
     assert played.watcher.ended
     assert played.job.done
     for kinds in (TERMINAL, Notice, Queued):
         assert lasting(played.read, kinds) == lasting(played.published, kinds)
-    check_grammar(list(played.job.events()))
+    check_grammar(list(played.job.events()), played.cells)
     assert played.job.wait() == played.ends
 
 
@@ -309,3 +335,195 @@ def test_threads_that_publish_and_threads_that_read_agree() -> None:
     for log in heard:
         check_grammar(log, cells)
         assert {event.cell for event in log if isinstance(event, Notice)} == set(range(cells))
+
+
+# Growing.
+
+
+def test_who_watches_a_running_job_is_told_of_the_cells_it_grows_by() -> None:
+    job = job_of(1)
+    watcher = job.watch()
+    assert job.grow(plan_of(3)) == plan_of(3).cells[1:]
+    for cell in (1, 0):
+        job.publish(Finished(cell, MADE))
+    assert not job.done
+    job.publish(Finished(2, MADE))
+    assert watcher.take(timeout=0) == [Finished(cell, MADE) for cell in (1, 0, 2)]
+    assert (watcher.ended, job.done, list(job.wait())) == (True, True, [1, 0, 2])
+
+
+def test_a_job_that_has_ended_can_grow_and_is_watched_anew() -> None:
+    job = job_of(1)
+    old = job.watch()
+    job.publish(Finished(0, MADE))
+    assert job.done
+    job.grow(plan_of(2))
+    assert not job.done
+    new = job.watch()
+    job.publish(Failed(1, "no"))
+    assert old.take(timeout=0) == [Finished(0, MADE)]
+    assert new.take(timeout=0) == [Finished(0, MADE), Failed(1, "no")]
+    assert (old.ended, new.ended, job.done) == (True, True, True)
+    assert job.wait() == {0: Finished(0, MADE), 1: Failed(1, "no")}
+
+
+def test_who_waits_for_a_job_waits_for_the_cells_it_grew_by() -> None:
+    job, waited = job_of(1), []
+    reader = threading.Thread(target=lambda: waited.append(job.wait()), daemon=True)
+    reader.start()
+    job.grow(plan_of(2))
+    job.publish(Finished(0, MADE))
+    reader.join(timeout=0.05)
+    assert reader.is_alive()
+    job.publish(Finished(1, MADE))
+    reader.join(timeout=10)
+    assert [list(ends) for ends in waited] == [[0, 1]]
+
+
+def test_what_had_been_said_stays_said_when_a_job_grows() -> None:
+    job = job_of(2)
+    for event in (Notice("words were cut", 0), Finished(0, MADE), Preview(1, 3, 9, IMAGE)):
+        job.publish(event)
+    job.grow(plan_of(3))
+    job.publish(Queued(2, 1))
+    expected = [Notice("words were cut", 0), Queued(2, 1), Preview(1, 3, 9, IMAGE), Finished(0, MADE)]
+    assert job.watch().take(timeout=0) == expected
+    assert job.made() == {0: MADE}
+
+
+def test_growing_by_nothing_leaves_a_job_that_has_ended_ended() -> None:
+    job = job_of(1)
+    job.publish(Finished(0, MADE))
+    assert job.grow(plan_of(1)) == ()
+    assert job.done
+    assert job.watch().take(timeout=0) == [Finished(0, MADE)]
+
+
+def test_cells_of_a_grown_plan_may_stand_in_any_order() -> None:
+    job = job_of(2)
+    cells = plan_of(4).cells
+    assert [cell.index for cell in job.grow(Plan(cells[::-1]))] == [3, 2]
+    assert job.plan.cells == cells[::-1]
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [plan_of(1), Plan(()), plan_of(3, exact=True), Plan((*plan_of(1).cells, Cell(1, Recipe(seed=9)), Cell(2, Recipe(seed=2))))],
+    ids=["a cell is missing", "empty", "exact now", "a cell has changed"],
+)
+def test_a_plan_that_does_not_hold_the_old_one_is_refused(plan: Plan) -> None:
+    job = job_of(2)
+    before = job.standing()
+    with pytest.raises(ValueError, match="can only grow"):
+        job.grow(plan)
+    assert job.standing() == before
+
+
+def test_finished_cells_come_in_the_order_in_which_they_were() -> None:
+    job = job_of(4)
+    for event in (Finished(2, MADE), Failed(1, "no"), Finished(0, MADE, reused=True), Cancelled(3, 1, 9, MADE)):
+        job.publish(event)
+    assert job.finished() == [Finished(2, MADE), Finished(0, MADE, reused=True)]
+
+
+# Standing.
+
+
+def test_a_standing_is_a_moment_and_its_version_tells_moments_apart() -> None:
+    job = job_of(2)
+    standings = [job.standing()]
+    loading = Notice("loading", progress=0.4)
+    for event in (Queued(0, 1), Notice("words were cut", 0), loading, Preview(0, 1, 9, IMAGE), Finished(0, MADE)):
+        job.publish(event)
+        standings.append(job.standing())
+    assert [standing.version for standing in standings] == [0, 1, 2, 3, 4, 5]
+    assert [standing.loading for standing in standings] == [None, None, None, loading, None, None]
+    assert [list(standing.cells.values()) for standing in standings] == [
+        [], [Queued(0, 1)], [Queued(0, 1)], [Queued(0, 1)], [Preview(0, 1, 9, IMAGE)], [Finished(0, MADE)],
+    ]  # fmt: skip
+    assert standings[-1].notices == (Notice("words were cut", 0),)
+    assert job.standing() == standings[-1]
+
+
+def test_what_comes_after_a_cells_end_makes_no_new_standing() -> None:
+    job = job_of(2)
+    job.publish(Finished(0, MADE))
+    before = job.standing()
+    for event in (Preview(0, 9, 9), Notice("late", 0), Failed(0, "no")):
+        job.publish(event)
+    assert job.standing() == before
+
+
+def test_growing_makes_a_new_standing() -> None:
+    job = job_of(1)
+    job.publish(Finished(0, MADE))
+    before = job.standing()
+    job.grow(plan_of(2))
+    after = job.standing()
+    assert (after.version, after.plan, after.cells) == (before.version + 1, plan_of(2), before.cells)
+    assert before.plan == plan_of(1)
+
+
+def test_a_standing_says_at_which_version_each_cell_changed() -> None:
+    job = job_of(3)
+    for event in (Queued(0, 0), Queued(1, 1), Notice("to all"), Preview(0, 1, 9), Notice("cut", 1), Finished(0, MADE), Preview(0, 2, 9)):
+        job.publish(event)
+    assert job.standing().changed == {0: 6, 1: 5}
+    job.grow(plan_of(4))
+    job.publish(Queued(3, 0))
+    assert job.standing().changed == {0: 6, 1: 5, 3: 8}
+
+
+def test_a_standing_sets_apart_what_had_ended_before_the_job_grew() -> None:
+    job = job_of(2)
+    job.publish(Finished(0, MADE))
+    job.grow(plan_of(3))
+    assert job.standing().earlier == set()  # one run still
+    for cell in (1, 2):
+        job.publish(Finished(cell, MADE))
+    assert job.standing().earlier == set()
+    job.grow(plan_of(4))
+    job.publish(Finished(3, MADE))
+    assert job.standing().earlier == {0, 1, 2}
+
+
+def test_a_standing_counts_the_seconds_since_the_first_step_of_its_run_was_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("engine.job.time", SimpleNamespace(time=time.time, monotonic=lambda: now[0]))
+    job = job_of(1)
+    job.publish(Queued(0, 0))
+    assert job.standing().seconds == 0
+    job.publish(Preview(0, 1, 9, elapsed=2.0))
+    now[0] += 5
+    job.publish(Preview(0, 2, 9, elapsed=7.0))
+    assert job.standing().seconds == 7
+    job.publish(Finished(0, MADE))
+    job.grow(plan_of(2))
+    now[0] += 60
+    assert job.standing().seconds == 0
+    job.publish(Preview(1, 1, 9, elapsed=0.5))
+    assert job.standing().seconds == 0.5
+
+
+# Pictures that are files.
+
+
+def test_the_image_of_what_was_made_is_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "picture.png"
+    OTHER.save(path)
+    made = replace(MADE, path=path)
+    assert (made.image.mode, made.image.getpixel((0, 0))) == ("RGB", (255, 255, 255))
+    assert replace(made, path=None, pixels=IMAGE).image is IMAGE
+
+
+@pytest.mark.parametrize("at", [0, 11, 18, 40])
+def test_a_damaged_or_missing_file_is_told_in_words(tmp_path: Path, at: int) -> None:
+    made = replace(MADE, path=tmp_path / "picture.png")
+    with pytest.raises(InvalidRequest, match=r"picture\.png is not there any more, or is damaged"):
+        _ = made.image
+    Image.new("RGB", (8, 8)).save(made.path)
+    content = bytearray(made.path.read_bytes())
+    content[at : at + 3] = b"\xb4\x06\xb4"
+    made.path.write_bytes(content)
+    with pytest.raises(InvalidRequest, match=r"picture\.png is not there any more, or is damaged"):
+        _ = made.image

@@ -6,7 +6,7 @@ from itertools import product
 
 import pytest
 
-from engine.packing import ADMITTED_A_TICK, Load, Packer, choose_bucket, first_origin, row_names, simulate
+from engine.packing import ADMITTED_A_TICK, Load, Packer, choose_bucket, first_origin, load_of, row_names, simulate
 from engine.recipe import Recipe, Style
 
 
@@ -29,6 +29,12 @@ def cost(recipes: list[Recipe], *, exact: bool = False, **options) -> tuple[int,
 )  # fmt: skip
 def test_choose_bucket(rows, least, bucket):
     assert choose_bucket(rows, least) == bucket
+
+
+def test_an_origin_that_is_given_counts_whatever_it_is() -> None:
+    assert load_of(image(), 0, 0, origin=0).rows == row_names(image(), 0)
+    assert load_of(image(), 0, 0).rows == row_names(image(), first_origin(image()))
+    assert load_of(image(), 5, 1, origin=0).rows == row_names(image(), 5)
 
 
 def test_nothing_waits_and_there_is_no_call() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 import threading
+import time
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -284,6 +285,17 @@ def test_a_second_stop_ends_the_current_one_too(engine, device):
     assert kinds(job) == ["Cancelled"] * 2
 
 
+def test_a_stopped_image_is_developed_before_it_may_have_to_make_room(engine, device):
+    device.hold()
+    job = engine.submit(plan_of(engine))
+    device.let()
+    wait_for(job, at_step(1))
+    engine.stop(job)
+    device.let()
+    assert kinds(job) == ["Cancelled"]
+    assert [call[0] for call in device.history][-2:] == ["picture", "drop"]
+
+
 def test_a_stopped_image_that_cannot_be_shown_is_still_stopped(engine, device):
     device.picture_errors[100] = SpoiltPicture("spoilt")
     device.hold()
@@ -493,6 +505,138 @@ def test_a_ready_model_gets_its_turn_whatever_comes_for_the_old_one(engine, devi
 def test_one_plan_may_ask_for_two_models(engine):
     recipes = [plan_of(engine, model=model, width=64, height=64).cells[0].recipe for model in ("starter", "sd15", "starter")]
     assert kinds(engine.submit(Plan(tuple(Cell(i, recipe) for i, recipe in enumerate(recipes))))) == ["Finished"] * 3
+
+
+def plan_of_models(engine: Engine, *models: str, **changes) -> Plan:
+    """One cell a model name, in this order."""
+    settings = {"width": 64, "height": 64, **changes}
+    return Plan(tuple(Cell(i, plan_of(engine, model=model, seed=i, **settings).cells[0].recipe) for i, model in enumerate(models)))
+
+
+@pytest.mark.parametrize("resident", ["starter", "sd15", None])
+def test_cells_of_one_model_follow_each_other_in_the_plans_order(engine, device, resident):
+    if resident is not None:
+        assert kinds(engine.submit(plan_of_models(engine, resident))) == ["Finished"]
+    job = engine.submit(plan_of_models(engine, "starter", "sd15", "starter", "sd15", "starter"))
+    assert kinds(job) == ["Finished"] * 5
+    admitted = [cell for (job_id, cell), _ in device.calls("admit") if job_id == job.id]
+    assert admitted == ([1, 3, 0, 2, 4] if resident == "sd15" else [0, 2, 4, 1, 3])
+    assert len(device.calls("load")) == len(device.calls("install")) == 2
+
+
+def test_cells_wait_in_the_order_in_which_they_will_be_made(engine, device):
+    device.may_load.clear()
+    job = engine.submit(plan_of_models(engine, "starter", "sd15", "starter"))
+    wait_for(job, lambda event: isinstance(event, Queued) and event.ahead == 2)
+    assert {cell: event.ahead for cell, event in job.standing().cells.items()} == {0: 0, 2: 1, 1: 2}
+
+
+@pytest.mark.parametrize(("together", "order"), [(False, [0, 0, 0, 1, 1, 1]), (True, [0, 1, 0, 1, 0, 1])])
+def test_cells_that_develop_together_take_turns(engine, device, together, order):
+    device.images_a_tick = 1
+    job = engine.submit(plan_of(engine, 2, steps=3), together=together)
+    assert kinds(job) == ["Finished"] * 2
+    assert [cell for ((_, cell),) in (keys for (keys,) in device.calls("tick"))] == order
+
+
+# Rehearsing.
+
+
+@pytest.fixture
+def installed(caplog):
+    """A function that waits until a model was installed for the n-th time, and rehearsed where it was to be.
+
+    It asks the worker nothing: a request in the inbox would keep it from rehearsing.
+    """
+    caplog.set_level("INFO", "engine.worker")
+
+    def wait(model: str = "starter", times: int = 1) -> None:
+        end = time.monotonic() + SAFETY
+        while caplog.messages.count(f"{model} is ready") < times:
+            assert time.monotonic() < end, "it never was"
+            time.sleep(0.002)
+
+    return wait
+
+
+def rehearsed(device: FakeDevice) -> list[int]:
+    """Images of each call of a rehearsal."""
+    return [len(keys) for (keys,) in device.calls("tick") if keys[0][0] == "rehearsal"]
+
+
+def test_a_warmed_idle_model_is_rehearsed_and_the_first_estimate_is_measured(engine, device, installed):
+    plan = plan_of(engine, 3)
+    assert engine.estimate(plan).seconds is None
+    device.tick_seconds = 0.01
+    engine.warm()
+    installed()
+    assert rehearsed(device) == [1, 1, 8]
+    assert 0.04 <= engine.estimate(plan).seconds < 2
+    assert files(engine) == []
+    assert engine.jobs("") == []
+    assert device.kept == set()
+
+
+def test_a_slow_model_is_not_rehearsed_in_wide_calls(engine, device, installed, monkeypatch):
+    monkeypatch.setattr("engine.worker.REHEARSED_SECONDS", 0.001)
+    device.tick_seconds = 0.01
+    engine.warm()
+    installed()
+    assert rehearsed(device) == [1, 1]
+
+
+def test_a_model_that_somebody_waits_for_is_not_rehearsed(engine, device):
+    device.may_load.clear()
+    engine.warm()
+    job = engine.submit(plan_of(engine))
+    device.may_load.set()
+    assert kinds(job) == ["Finished"]
+    assert rehearsed(device) == []
+
+
+def test_a_model_that_was_not_warmed_is_not_rehearsed(engine, device):
+    assert kinds(engine.submit(plan_of(engine))) == ["Finished"]
+    engine.warm()
+    assert rehearsed(device) == []
+    assert engine.estimate(plan_of(engine)).seconds is not None  # the picture itself was measured
+
+
+def test_a_rehearsal_that_had_to_be_left_out_is_not_made_up_for_later(engine, device, installed):
+    device.may_load.clear()
+    engine.warm()
+    first = engine.submit(plan_of(engine))
+    device.may_load.set()
+    assert kinds(first) == ["Finished"]
+    assert kinds(engine.submit(plan_of_models(engine, "sd15"))) == ["Finished"]
+    device.may_load.clear()
+    back = engine.submit(plan_of(engine, seed=1))
+    wait_for(back, lambda event: isinstance(event, Notice))
+    engine.stop(back)
+    device.may_load.set()
+    installed(times=2)
+    assert rehearsed(device) == []
+
+
+@pytest.mark.parametrize("trouble", ["tick", "step", "admit"])
+def test_a_failing_rehearsal_does_no_harm_and_measures_nothing(engine, device, installed, monkeypatch, trouble):
+    with monkeypatch.context() as patch:
+        if trouble == "tick":
+            device.tick_error = RuntimeError("the device fell over")
+        elif trouble == "step":
+            device.step_errors[0] = (1, RuntimeError("boom"))
+        else:
+            patch.setattr(device, "admit", mock.Mock(side_effect=RuntimeError("it cannot be begun")))
+        engine.warm()
+        installed()
+    assert engine.estimate(plan_of(engine)).seconds is None
+    assert device.kept == set()
+    assert kinds(engine.submit(plan_of(engine, 2))) == ["Finished"] * 2
+
+
+def test_calls_in_which_an_image_failed_are_not_measured(engine, device):
+    device.step_errors[100] = (1, RuntimeError("boom"))
+    assert kinds(engine.submit(plan_of(engine))) == ["Failed"]
+    assert engine.estimate(plan_of(engine)).seconds is None
 
 
 # Words.

@@ -1,0 +1,274 @@
+"""TorchDevice: what is kept of images that have ended, for how long, and what is left of a model that has made way."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+
+import pytest
+import torch
+
+from engine.diffusion import device as device_module
+from engine.diffusion.device import TorchDevice
+from engine.diffusion.loading import Loaded
+from engine.diffusion.previews import Previewers
+from engine.engine import Engine
+from engine.errors import InvalidRequest, ModelUnavailable
+from engine.events import Cancelled, Finished
+from engine.plan import Cell, Plan
+from engine.previewing import PreviewOptions
+from tests.engine.test_worker import at_step, ends, kinds, wait_for
+from tests.tiny import SIZE, family_of, make_pipeline
+
+STEPS = 3
+
+
+@pytest.fixture(scope="module")
+def tiny_models(catalog, tmp_path_factory):
+    """A folder of a tiny model, and a function that makes a catalog's entry of it under a name."""
+    folder = tmp_path_factory.mktemp("tiny")
+    make_pipeline().save_pretrained(folder)
+    return lambda name: catalog.default.model_copy(update={"name": name, "source": str(folder), "native_size": SIZE})
+
+
+def load(tiny_models, name: str = "one") -> Loaded:
+    """A tiny model of its own, made without reading its folder."""
+    family = family_of(make_pipeline())
+    return Loaded(tiny_models(name), family, Previewers(family, torch.ones(5, 3)), f"revision of {name}")
+
+
+@pytest.fixture
+def device(tiny_models):
+    device = TorchDevice("cpu")
+    device.install(load(tiny_models))
+    return device
+
+
+def admit(device: TorchDevice, *keys: int, **changes) -> None:
+    for key in keys:
+        recipe = device._loaded.spec.recipe(**{"prompt": "an owl", "seed": key, "steps": STEPS, "scheduler": "Euler a", **changes})
+        device.admit(key, recipe)
+
+
+def draw(device: TorchDevice, *keys: int, **changes) -> None:
+    """Draws images to their end, and drops them in this order, as the worker does."""
+    admit(device, *keys, **changes)
+    while any(not device._kept[key].trajectory.done for key in keys):
+        device.tick()
+    for key in keys:
+        device.drop(key)
+
+
+ONE = STEPS * 4 * 16 * 16 * 2 + 4 * 16 * 16 * 4
+"""Bytes of a tiny image: float16 predictions of each step, and its float32 latents."""
+
+
+# How much is kept.
+
+
+def test_what_an_image_takes(device):
+    admit(device, 0)
+    assert device._kept[0].bytes == 4 * 16 * 16 * 4
+    draw(device, 1)
+    kept = device._kept[1]
+    assert kept.bytes == ONE == sum(x0.nbytes for x0 in kept.trajectory.x0) + kept.trajectory.latents.nbytes
+
+
+def test_the_oldest_images_go_when_there_is_no_more_room(device, monkeypatch):
+    monkeypatch.setattr(device_module, "KEPT_BYTES", 3 * ONE)
+    draw(device, 0, 1, 2)
+    assert list(device._kept) == [0, 1, 2]
+    draw(device, 3)
+    assert list(device._kept) == [1, 2, 3]
+    draw(device, 4, 5)
+    assert list(device._kept) == [3, 4, 5]
+    for look in (device.preview_costs, device.latents, device.facts, lambda key: device.preview(key, "linear", 1)):
+        with pytest.raises(KeyError):
+            look(0)
+
+
+def test_images_under_way_never_go(device, monkeypatch):
+    monkeypatch.setattr(device_module, "KEPT_BYTES", 0)
+    admit(device, 0, 1)
+    device.tick()
+    draw(device, 2)
+    assert list(device._kept) == [0, 1]
+    assert device.preview(0, "linear", 1).size == (16, 16)
+    while device.tick():
+        pass
+    assert device.picture(0).size == (SIZE, SIZE)  # until they are dropped
+    device.drop(0)
+    assert list(device._kept) == [1]
+
+
+def test_images_under_way_count_against_the_room(device, monkeypatch):
+    draw(device, 0, 1)
+    monkeypatch.setattr(device_module, "KEPT_BYTES", 3 * ONE)
+    admit(device, 2, 3)
+    while device.tick():
+        pass
+    device.drop(2)
+    assert list(device._kept) == [1, 2, 3]
+
+
+def test_what_is_forgotten_makes_room(device, monkeypatch):
+    monkeypatch.setattr(device_module, "KEPT_BYTES", 2 * ONE)
+    draw(device, 0, 1)
+    device.forget(0)
+    draw(device, 2)
+    assert list(device._kept) == [1, 2]
+    device.forget(7)
+    device.drop(7)
+
+
+def test_larger_images_make_more_room(device, monkeypatch):
+    monkeypatch.setattr(device_module, "KEPT_BYTES", 5 * ONE)
+    draw(device, 0, 1, 2)
+    draw(device, 3, width=2 * SIZE, height=2 * SIZE)  # four times as much
+    assert list(device._kept) == [2, 3]
+
+
+def test_a_stopped_image_is_developed_even_when_there_is_no_room_to_keep_it(tiny_models, catalog, tmp_path, monkeypatch):
+    monkeypatch.setattr(device_module, "KEPT_BYTES", 0)
+    spec = tiny_models("tiny")
+    with Engine(catalog.with_model(spec), lambda: TorchDevice("cpu"), tmp_path) as engine:
+        job = engine.submit(Plan((Cell(0, spec.recipe(steps=150)),)))
+        wait_for(job, at_step(2))
+        engine.stop(job)
+        [end] = ends(job).values()
+        assert isinstance(end, Cancelled)
+        assert end.made.image.size == (SIZE, SIZE)
+        with pytest.raises(InvalidRequest, match="not kept any more"):
+            engine.frame(job, 0, 1)
+
+
+# Images that have ended.
+
+
+def test_what_only_stepping_needs_is_let_go(device):
+    admit(device, 0)
+    trajectory = device._kept[0].trajectory
+    held = [weakref.ref(trajectory.scheduler), *(weakref.ref(part["encoder_hidden_states"]) for part in trajectory.conditioning)]
+    while device.tick():
+        pass
+    device.drop(0)
+    assert (trajectory.scheduler, dict(trajectory.step_options), trajectory.conditioning) == (None, {}, ())
+    device.denoiser.family._encoded.clear()  # the encoded prompts are kept for the next image
+    gc.collect()
+    assert [one() for one in held] == [None] * 3
+    assert (trajectory.done, trajectory.step, trajectory.total) == (True, STEPS, STEPS)
+
+
+def test_an_image_that_has_ended_is_looked_at_as_before(device):
+    admit(device, 0)
+    while device.tick():
+        pass
+    look = {
+        "steps": lambda: [device.preview(0, method, step).tobytes() for method in ("linear", "vae") for step in range(1, STEPS + 1)],
+        "picture": lambda: device.picture(0).tobytes(), "latents": lambda: device.latents(0).tobytes(), "facts": lambda: device.facts(0),
+    }  # fmt: skip
+    before = {name: see() for name, see in look.items()}
+    device.drop(0)
+    assert {name: see() for name, see in look.items()} == before
+    assert len(set(before["steps"])) == 2 * STEPS
+
+
+def test_an_image_stopped_on_its_way_is_the_decode_of_its_last_prediction(device):
+    admit(device, 0)
+    device.tick()
+    device.drop(0)
+    assert device.picture(0).tobytes() == device.preview(0, "vae", 1).tobytes()
+    assert device.tick() == []
+
+
+@pytest.mark.parametrize("step", [0, -1, STEPS + 1])
+def test_a_step_that_is_not_there(device, step):
+    draw(device, 0)
+    with pytest.raises(IndexError):
+        device.preview(0, "linear", step)
+
+
+# A model that makes way.
+
+
+def test_images_of_a_model_that_made_way_are_looked_at_through_the_linear_map(device, tiny_models):
+    draw(device, 0)
+    before = [device.preview(0, "linear", step).tobytes() for step in range(1, STEPS + 1)]
+    latents, facts = device.latents(0), device.facts(0)
+    device.install(load(tiny_models, "two"))
+    assert [device.preview(0, "linear", step).tobytes() for step in range(1, STEPS + 1)] == before
+    assert device.preview(0, "vae", 2).tobytes() == device.preview(0, "linear", 2).tobytes() == before[1]
+    assert list(device.preview_costs(0)) == ["linear"]
+    assert (device.latents(0) == latents).all()
+    assert device.facts(0) == facts
+    assert facts.model_revision == "revision of one"
+    with pytest.raises(KeyError):
+        device.picture(0)
+    draw(device, 1)
+    assert set(device.preview_costs(1)) == {"linear", "vae"}
+    device.install(load(tiny_models, "three"))
+    assert [device.preview(key, "vae", 1).size for key in (0, 1)] == [(16, 16)] * 2
+
+
+def test_nothing_holds_the_weights_of_a_model_that_made_way(device, tiny_models):
+    old = device._loaded.family
+    held = [weakref.ref(one) for one in (old, old.unet, old.vae, old.text_encoder, device._loaded, device.denoiser)]
+    del old
+    draw(device, 0)
+    admit(device, 1)
+    device.tick()
+    device.drop(1)  # stopped
+    device.install(load(tiny_models, "two"))
+    assert [one() for one in held] == [None] * len(held)
+    assert device.preview(0, "linear", 1).size == device.preview(1, "linear", 1).size == (16, 16)
+
+
+def test_the_engine_holds_no_weights_of_a_model_that_made_way(tiny_models, catalog, tmp_path):
+    device = TorchDevice("cpu", cache=tmp_path)
+    specs = [tiny_models(name) for name in ("one", "two")]
+    recipes = [spec.recipe(steps=STEPS, seed=seed) for seed, spec in enumerate(specs)]
+    with Engine(catalog.with_model(specs[1]).with_model(specs[0]), lambda: device, tmp_path) as engine:
+        first = engine.submit(Plan((Cell(0, recipes[0]),)))
+        assert kinds(first) == ["Finished"]
+        held = weakref.ref(device.denoiser.family.unet)
+        both = engine.submit(Plan((Cell(0, recipes[1]), Cell(1, recipes[0].replace(seed=9)))), previews=PreviewOptions("off"))
+        assert [isinstance(end, Finished) for end in ends(both).values()] == [True, True]
+        gc.collect()
+        assert held() is not device.denoiser.family.unet
+        assert device.model == "two"
+        assert held() is None
+        frames = engine.frames(both, {0: 1, 1: 1})
+        assert {frame.size for frame in frames.values()} == {(16, 16)}  # one of them has nothing better
+
+
+# What is known beforehand.
+
+
+def test_before_a_model_is_there_its_facts_are_refused_in_words():
+    device = TorchDevice("cpu")
+    assert (device.model, device.count_tokens("an owl"), device.tick()) == (None, None, [])
+    for ask in (device.facts, lambda: device.packer, lambda: device.width):
+        with pytest.raises(ModelUnavailable, match="No model is loaded yet"):
+            ask()
+
+
+def test_facts_beforehand_are_those_of_an_image_but_for_its_bucket(device):
+    beforehand = device.facts()
+    assert (beforehand.model_revision, beforehand.bucket) == ("revision of one", 0)
+    draw(device, 0)
+    made = device.facts(0)
+    assert made.bucket == 2
+    assert {**vars(made), "bucket": 0} == vars(beforehand)
+
+
+def test_another_thread_that_sees_a_model_sees_its_packer(tiny_models, monkeypatch):
+    device, seen = TorchDevice("cpu"), []
+    build = device_module.Denoiser
+
+    def building(*arguments, **options):
+        seen.append(device.model)
+        return build(*arguments, **options)
+
+    monkeypatch.setattr(device_module, "Denoiser", building)
+    device.install(load(tiny_models))
+    assert (seen, device.model, device.packer.max_rows) == ([None], "one", 32)

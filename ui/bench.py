@@ -1,0 +1,135 @@
+"""The bench: the recipe at the left, and beside it what is done with it: one picture, or a comparison of many."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from engine import metadata
+from engine.engine import Engine
+from engine.errors import UnreadablePicture
+from engine.plan import GridPreset
+from engine.recipe import Style
+from engine.schedulers import SCHEDULERS
+from ui.compare import CompareTab
+from ui.controls import Controls, guidance_advice, hint_value, ratio_of, size_advice, size_of, with_ready_words
+from ui.generate import GenerateTab
+from ui.handlers import QUIET, TOLD
+
+
+class Bench:
+    """Builds everything below the page's head inside the Blocks that is open, and wires it to the engine."""
+
+    def __init__(self, engine: Engine, styles: Sequence[Style], negatives: Mapping[str, str], grids: Sequence[GridPreset]):
+        self.engine = engine
+        self.controls = Controls(engine.catalog, engine.limits, styles, negatives)
+        self.visitor = gr.BrowserState("", storage_key="darkroom-visitor", secret="darkroom")
+        self.generate = GenerateTab(engine, self.controls, self.visitor)
+        self.compare = CompareTab(engine, self.controls, self.visitor, styles, grids)
+        self._build()
+        self._wire_hints()
+        self.generate.wire()
+        self.compare.wire(self.tabs)
+        settings = [*self.controls.components, *self.compare.pickers.components, self.tabs]
+        self.file.upload(self._load_file, self.file, settings, **TOLD)
+
+    def _build(self) -> None:
+        with gr.Row(elem_id="bench"):
+            with gr.Column(elem_id="words"):
+                self.controls.build_words()
+            with gr.Column(elem_id="picture"), gr.Tabs(selected="generate", elem_id="tabs") as self.tabs:
+                with gr.Tab("Generate", id="generate", elem_id="generate-tab"):
+                    self.generate.build_view()
+                with gr.Tab("Compare", id="compare", elem_id="compare-tab"):
+                    self.compare.build_view()
+            with gr.Column(elem_id="settings"):
+                self.controls.build_settings()
+                self.file = gr.UploadButton(
+                    "Load the settings of a picture", file_types=[".png"], type="filepath", size="sm", elem_id="settings-file"
+                )
+                told = "Or drop a PNG made by Darkroom or A1111, or a contact sheet, anywhere on the page."
+                gr.HTML(f'<p class="hint">{told}</p>', elem_classes="hint-block")
+            with gr.Row(elem_id="actions"):
+                self.generate.build_actions()
+                self.compare.build_actions()
+
+    def _wire_hints(self) -> None:
+        controls, fields = self.controls, self.controls.fields
+        live = {**QUIET, "trigger_mode": "always_last"}
+        for box, shown in (("prompt", controls.token_hint), ("negative_prompt", controls.negative_hint)):
+            gr.on(
+                [fields[box].input, fields[box].change, fields["model"].change], self._count, [fields["model"], fields[box]], shown, **live
+            )
+        model_and_cfg = [fields["model"], fields["guidance_scale"]]
+        gr.on([fields["guidance_scale"].change, fields["model"].change], self._advise_guidance, model_and_cfg, controls.cfg_hint, **live)
+        sizes = [fields["model"], fields["width"], fields["height"]]
+        gr.on([fields["width"].change, fields["height"].change], self._advise_size, sizes, [controls.size_hint, controls.ratio], **live)
+        fields["scheduler"].change(
+            lambda name: hint_value((SCHEDULERS[name].hint, "")), fields["scheduler"], controls.scheduler_hint, **live
+        )
+        controls.ratio.input(self._shape, [fields["model"], controls.ratio], [fields["width"], fields["height"]], **QUIET)
+        suited = [fields[name] for name in ("steps", "guidance_scale", "scheduler", "width", "height")]
+        fields["model"].input(self._suit, fields["model"], suited, **QUIET)
+        controls.ready_negative.input(
+            self._add_negative,
+            [fields["negative_prompt"], controls.ready_negative],
+            [fields["negative_prompt"], controls.ready_negative],
+            **QUIET,
+        )
+
+    def restore(self, blocks: gr.Blocks) -> None:
+        """What happens when the page is opened: a visitor's pictures, sheets and running jobs are found again."""
+        self.generate.restore(blocks)
+        self.compare.restore(blocks)
+        first = [self.controls.fields[name] for name in ("model", "width", "height")]
+        blocks.load(self._advise_size, first, [self.controls.size_hint, self.controls.ratio], **QUIET)
+
+    # Handlers. Each takes widget values and returns widget updates.
+
+    def _load_file(self, path: str | None) -> dict[Any, Any]:
+        unchanged = {self.controls.fields["seed"]: gr.skip()}
+        if not path:
+            return unchanged
+        try:
+            found = metadata.read_picture(Path(path))
+        except UnreadablePicture as error:
+            gr.Warning(html.escape(str(error)), title="Nothing loaded")
+            return unchanged
+        notes = list(found.notes)
+        if found.settings.get("model") not in {spec.name for spec in self.engine.catalog}:
+            notes.append(f"It was made with the model “{found.settings.get('model', 'unknown')}”, which is not here.")
+        told = f"Settings of a picture made by {found.source} are loaded."
+        if found.grid is not None:
+            told = "The grid of a contact sheet is loaded: press Compare to develop it."
+        gr.Info(html.escape(" ".join([told, *notes])), title="Settings loaded")  # gradio takes the message for HTML
+        return self.controls.show(found.settings) if found.grid is None else self.compare.show_grid(found.grid)
+
+    def _count(self, model: str, text: str) -> dict[str, str]:
+        count = self.engine.count_tokens(model, text or "")
+        if count is None or not text:
+            return hint_value(("", ""))
+        line = f"{count.used} of {count.limit} tokens"
+        return hint_value((f"{line}; these words are cut: “{count.cut}”", "warning") if count.cut else (line, ""))
+
+    def _advise_guidance(self, model: str, scale: float | None) -> dict[str, str]:
+        return hint_value(guidance_advice(self.engine.catalog.find(model), scale))
+
+    def _advise_size(self, model: str, width: float | None, height: float | None) -> tuple[dict[str, str], str | None]:
+        spec = self.engine.catalog.find(model)
+        return hint_value(size_advice(spec, width, height)), ratio_of(width, height, spec.native_size)
+
+    def _shape(self, model: str, ratio: str) -> tuple[int, int]:
+        return size_of(ratio, self.engine.catalog.find(model).native_size)
+
+    def _suit(self, model: str) -> tuple[Any, ...]:
+        spec = self.engine.catalog.find(model)
+        if spec.is_local:  # choosing from a list must not start a download
+            self.engine.warm(model)
+        return spec.steps, spec.guidance_scale, spec.scheduler, spec.native_size, spec.native_size
+
+    def _add_negative(self, negative: str, name: str) -> tuple[str, str]:
+        return with_ready_words(negative or "", self.controls.negatives.get(name, "")), ""

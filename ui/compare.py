@@ -1,0 +1,288 @@
+"""The Compare tab: one recipe varied along axes, all cells developing together in one contact sheet."""
+
+from __future__ import annotations
+
+import html
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from engine.axes import Offer, find_axis
+from engine.engine import Engine
+from engine.errors import EngineError, InvalidRequest
+from engine.job import Job
+from engine.plan import AxisLine, Grid, GridPreset, Plan, plan_grid, refine
+from engine.recipe import Style
+from engine.speed import Estimate
+from ui.axes import NAMES, AxisPickers
+from ui.controls import Advice, Controls, Request, hint, hint_value
+from ui.handlers import QUIET, TOLD, known_visitor
+from ui.live import LiveSheet
+from ui.takeaway import Takeaway
+from ui.view import counted, seconds_shown
+
+OPENS_WITH = GridPreset(
+    title="", x=AxisLine(axis="cfg", values="2, 5, 9"), y=AxisLine(axis="seed", values="3 random seeds")
+)  # fmt: skip
+"""What the tab opens with: the comparison that most people make first."""
+
+READY_MADE, EARLIER = ("Ready-made grids ...", ""), ("Sheets of this session ...", "")
+"""What the lists show while nothing is chosen."""
+
+SHEET_SCRIPT = """
+const begin = () => {
+  if (!window.Darkroom || !Darkroom.Blind) { setTimeout(begin, 50); return; }
+  const sheet = new Darkroom.Sheet(
+    element.querySelector('.sheet'),
+    (question, details) => server.ask_sheet({question, key: sheet.key, ...details}),
+    (what, details) => trigger('act', {what, ...details}),
+  );
+  const open = () => sheet.open((props.value || {}).key || '');
+  watch('value', open);
+  open();
+};
+begin();
+"""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What one press of Compare asks for."""
+
+    request: Request
+    grid: Grid
+    anew: bool
+    together: bool
+
+
+class CompareTab:
+    """Builds the tab in the places it is given, and wires it to the engine."""
+
+    def __init__(
+        self, engine: Engine, controls: Controls, visitor: gr.BrowserState, styles: Sequence[Style], presets: Sequence[GridPreset]
+    ):
+        self.engine = engine
+        self.controls = controls
+        self.visitor = visitor
+        self.presets = {preset.title: preset for preset in presets}
+        self.pickers = AxisPickers(Offer(engine.catalog, engine.limits, tuple(styles)))
+
+    @property
+    def offer(self) -> Offer:
+        return self.pickers.offer
+
+    def build_view(self) -> None:
+        """The axes and the sheet."""
+        self.shown = gr.State("")  # the id of the job whose sheet is shown
+        self.asked = gr.State(None)  # the grid as it was written, before seeds were drawn
+        with gr.Column(elem_id="axes"):
+            self.pickers.build(OPENS_WITH)
+            with gr.Row(elem_id="axes-more"):
+                self.preset = gr.Dropdown(
+                    [READY_MADE, *self.presets], value=READY_MADE[1], label="Ready-made grids", container=False,
+                    elem_id="grid-preset", min_width=150,
+                )  # fmt: skip
+                self.earlier = gr.Dropdown(
+                    [EARLIER], value=EARLIER[1], label="Sheets of this session", container=False, elem_id="sheets", min_width=150
+                )
+                self.swap = gr.Button("Swap X and Y", size="sm", elem_id="swap-axes", min_width=90)
+                self.together = gr.Checkbox(True, label="All cells at once", container=False, elem_id="together", min_width=120)
+                self.anew = gr.Checkbox(False, label="Make every cell anew", container=False, elem_id="anew", min_width=150)
+            self.cost = hint("grid-cost")
+
+        def ask_sheet(asked: Any) -> dict[str, Any]:
+            return self.live.ask(asked)
+
+        self.live = LiveSheet(self.engine, Takeaway(self.engine))
+        self.sheet = gr.HTML(
+            {"key": ""}, html_template='<div class="sheet"></div>', js_on_load=SHEET_SCRIPT, server_functions=[ask_sheet],
+            elem_id="sheet", apply_default_css=False,
+        )  # fmt: skip
+
+    def build_actions(self) -> None:
+        with gr.Row(elem_id="compare-actions", elem_classes="action-row"):
+            self.compare = gr.Button("Compare", variant="primary", elem_id="compare")
+            self.stop = gr.Button("Stop", interactive=False, elem_id="stop-grid")
+
+    def wire(self, tabs: gr.Tabs) -> None:
+        self.tabs = tabs
+        self.pickers.wire(QUIET)
+        widgets = [*self.controls.components, *self.pickers.components, self.anew, self.together]
+        inputs = [self.visitor, self.shown, self.asked, *widgets]
+        everything = [*self.controls.components, *self.pickers.components, self.tabs, *self._results]
+        self.compare.click(self._start, inputs, everything, **TOLD)
+        # multiple: what is told while an earlier word is still being handled must not be dropped.
+        self.sheet.act(self._act, [self.visitor, self.shown], everything, trigger_mode="multiple", **TOLD)
+        self.stop.click(self._stop, self.visitor, None, **QUIET)
+        self.preset.input(self._use_preset, self.preset, [*self.controls.components, *self.pickers.components], **QUIET)
+        self.swap.click(self._swap, self.pickers.components, self.pickers.components, **QUIET)
+        self.earlier.input(self._show_earlier, [self.visitor, self.earlier], [self.sheet, self.shown, self.asked], **QUIET)
+        changes = [component.change for component in widgets]
+        gr.on(changes, self._estimate, inputs, self.cost, **{**QUIET, "trigger_mode": "always_last"})
+
+    @property
+    def _results(self) -> list[Any]:
+        return [self.sheet, self.shown, self.asked, self.cost, self.earlier, self.stop, self.visitor]
+
+    def restore(self, blocks: gr.Blocks) -> None:
+        """What happens when the page is opened: the visitor's last sheet is found again."""
+        blocks.load(self._restore, self.visitor, [self.sheet, self.shown, self.earlier], **TOLD)
+
+    # Handlers. Each takes widget values and returns widget updates.
+
+    def _start(self, visitor: str, shown: str, asked: Any, *values: Any) -> dict[Any, Any]:
+        visitor = known_visitor(visitor)
+        try:
+            wish = self._read(values)
+            job, plan = self._planned(visitor, shown, asked, wish)
+            told = cost_line(plan, self._cost(job, plan, wish), growing=job is not None)
+            if job is not None:
+                self.engine.extend(job, plan)
+            else:
+                job = self.engine.submit(plan, visitor, wish.request.previews, reuse=not wish.anew, together=wish.together)
+        except EngineError as error:
+            return {self.cost: hint_value((str(error), "warning")), self.visitor: visitor}
+        seed = {self.controls.fields["seed"]: plan.grid.recipe.seed, self.visitor: visitor}
+        return {**self._opened(visitor, job, wish.grid), **seed, self.cost: hint_value(told)}
+
+    def _estimate(self, visitor: str, shown: str, asked: Any, *values: Any) -> dict[str, str]:
+        """What pressing Compare would do and cost, or what is wrong with the axes."""
+        try:
+            wish = self._read(values)
+            job, plan = self._planned(visitor, shown, asked, wish)
+            return hint_value(cost_line(plan, self._cost(job, plan, wish), growing=job is not None))
+        except EngineError as error:
+            return hint_value((str(error), "warning"))
+
+    def _act(self, visitor: str, shown: str, event: gr.EventData) -> dict[Any, Any]:
+        """What the sheet's script tells: it runs or has ended, a cell was chosen to go on from, values were added."""
+        if event.what == "state":
+            return {self.stop: gr.Button(interactive=bool(event.running))}
+        try:
+            job = self._job(visitor, shown)
+            if job is None:
+                raise InvalidRequest("This sheet is not kept any more: press Compare again.")
+            if event.what == "add":
+                return self._add(visitor, job, str(event.axis), str(event.values))
+            cell = next((cell for cell in job.plan.cells if cell.index == event.cell), None)
+            if cell is None:
+                raise InvalidRequest("This cell is not part of the sheet any more.")
+            if event.what == "use":
+                return {**self.controls.show(dict(cell.recipe)), self.tabs: gr.Tabs(selected="generate")}
+            return self.show_grid(refine(job.plan.grid, cell.place, self.offer))
+        except EngineError as error:
+            gr.Warning(html.escape(str(error)), title="Not done")
+            return {self.cost: gr.skip()}
+
+    def _add(self, visitor: str, job: Job, axis: str, more: str) -> dict[Any, Any]:
+        """Values typed at the sheet's edge go to the end of that axis' line, and the grid grows."""
+        line: AxisLine | None = getattr(job.plan.grid, axis) if axis in NAMES else None
+        if line is None:
+            raise InvalidRequest("This axis is not used: choose what it varies above, and press Compare.")
+        longer = AxisLine(axis=line.axis, values=line.values + (" || " if "||" in line.values else ", ") + more)
+        grown = job.plan.grown_to(plan_grid(job.plan.grid.model_copy(update={axis: longer}), self.offer))
+        if grown is None:
+            raise InvalidRequest(f"Values cannot be added to {find_axis(line.axis).label} here: change them above, and press Compare.")
+        self.engine.extend(job, grown)
+        return {**self._opened(visitor, job, grown.grid), self.pickers.values[axis]: getattr(grown.grid, axis).values}
+
+    def _stop(self, visitor: str) -> None:
+        for job in self.engine.jobs(visitor):
+            if job.plan.grid is not None and not job.done:
+                self.engine.stop(job)
+
+    def _use_preset(self, title: str | None) -> dict[Any, Any]:
+        preset = self.presets.get(title or "")
+        if preset is None:
+            return {self.controls.fields["seed"]: gr.skip()}
+        words = {self.controls.fields["prompt"]: preset.prompt} if preset.prompt is not None else {}
+        return {**self.pickers.show(preset), **words}
+
+    def _swap(self, *values: Any) -> list[Any]:
+        x_axis, x_values, y_axis, y_values, *z = values
+        return [y_axis, y_values, x_axis, x_values, *z]
+
+    def _show_earlier(self, visitor: str, job_id: str | None) -> tuple[Any, Any, Any]:
+        job = self._job(visitor, job_id or "")
+        return (self._sheet_value(job), job.id, job.plan.grid.model_dump(mode="json")) if job else (gr.skip(), gr.skip(), gr.skip())
+
+    def _restore(self, visitor: str) -> dict[Any, Any]:
+        jobs = self._sheets(visitor)
+        if not jobs:
+            return {self.earlier: gr.skip()}
+        return {self.sheet: self._sheet_value(jobs[-1]), self.shown: jobs[-1].id, self.earlier: self._earlier_choices(visitor, jobs[-1])}
+
+    # What several handlers need.
+
+    def show_grid(self, grid: Grid) -> dict[Any, Any]:
+        """Updates that put a grid into the widgets and bring this tab to the front; nothing is started."""
+        return {**self.controls.show(dict(grid.recipe)), **self.pickers.show(grid), self.tabs: gr.Tabs(selected="compare")}
+
+    def _read(self, values: Sequence[Any]) -> Wish:
+        count = len(self.controls.components)
+        *axes, anew, together = values[count:]
+        request = self.controls.read(values[:count])
+        return Wish(request, Grid(recipe=request.recipe, exact=request.exact, **self.pickers.read(axes)), bool(anew), bool(together))
+
+    def _planned(self, visitor: str, shown: str, asked: Any, wish: Wish) -> tuple[Job | None, Plan]:
+        """The plan of a wish, and the job that is shown where that can grow to it: it has all its cells, and more."""
+        job = self._job(visitor, shown)
+        if job is not None and not wish.anew:
+            grown = job.plan.grown_to(plan_grid(self._as_before(wish, asked, job), self.offer))
+            if grown is not None and len(grown.cells) > len(job.plan.cells):
+                return job, grown
+        return None, plan_grid(wish.grid, self.offer)
+
+    def _as_before(self, wish: Wish, asked: Any, job: Job) -> Grid:
+        """The grid with what was left to chance last time, and is written the same now, as it fell then."""
+        before, resolved = Grid.model_validate(asked) if asked else wish.grid, job.plan.grid
+        lines = {name: getattr(resolved, name) for name in NAMES if getattr(before, name) == getattr(wish.grid, name)}
+        drawn = {"seed": resolved.recipe.seed} if wish.request.random else {}
+        return wish.grid.model_copy(update={**lines, "recipe": wish.grid.recipe.replace(**drawn)})
+
+    def _cost(self, job: Job | None, plan: Plan, wish: Wish) -> Estimate:
+        return self.engine.estimate(plan, job, reuse=not wish.anew, together=wish.together)
+
+    def _opened(self, visitor: str, job: Job, asked: Grid) -> dict[Any, Any]:
+        return {
+            self.sheet: self._sheet_value(job), self.shown: job.id, self.asked: asked.model_dump(mode="json"),
+            self.earlier: self._earlier_choices(visitor, job),
+        }  # fmt: skip
+
+    def _sheet_value(self, job: Job) -> dict[str, Any]:
+        # The time makes the value new when the same sheet is opened again, to go on with.
+        return {"key": job.key, "opened": time.time()}
+
+    def _job(self, visitor: str, job_id: str) -> Job | None:
+        job = self.engine.job(job_id)
+        return job if job is not None and job.owner == visitor and job.plan.grid is not None else None
+
+    def _sheets(self, visitor: str) -> list[Job]:
+        return [job for job in self.engine.jobs(visitor) if job.plan.grid is not None]
+
+    def _earlier_choices(self, visitor: str, shown: Job) -> gr.Dropdown:
+        choices = [(sheet_title(job), job.id) for job in reversed(self._sheets(visitor))]
+        return gr.Dropdown([EARLIER, *choices], value=shown.id)
+
+
+def sheet_title(job: Job) -> str:
+    """A sheet in a list: "CFG scale (3) x Seed (4), 14:05:10"."""
+    sides = [f"{title} ({length})" for length, title in zip(job.plan.shape, job.plan.titles, strict=True) if title]
+    return f"{' x '.join(sides) or '1 picture'}, {time.strftime('%H:%M:%S', time.localtime(job.begun))}"
+
+
+def cost_line(plan: Plan, cost: Estimate, *, growing: bool = False) -> Advice:
+    """Cells, network calls and rows, and the time they will take, in one line."""
+    sides = [str(length) for length, title in zip(plan.shape, plan.titles, strict=True) if title]
+    parts = [f"{' x '.join(sides)} = {len(plan.cells)} cells" if len(sides) > 1 else counted(len(plan.cells), "cell")]
+    if growing:
+        parts.append(f"{cost.cells + cost.reused} new")
+    if cost.reused:
+        parts.append(f"{cost.reused} on the disk already")
+    if cost.calls:
+        parts.append(f"{counted(cost.calls, 'network call')}, {counted(cost.rows, 'row')}")
+        parts.append(f"about {seconds_shown(cost.seconds)}" if cost.seconds is not None else "time unknown until this model has drawn here")
+    return " · ".join(parts), ""
