@@ -108,8 +108,9 @@ def _picture_uri(made: Made) -> str:
 
 
 def _state(state: Answer, pictures: dict[int, str]) -> Answer:
-    """A cell's state without its picture. That the file is gone is said without where it was: the page travels."""
+    """A cell's state without its picture, and without what only its maker asks: whether it was on the disk, and where."""
     kept = {name: value for name, value in state.items() if name != "src"}
+    kept["mark"] = kept["mark"].replace("from disk", "")
     return {**kept, "message": GONE} if pictures.get(state["index"]) == "" else kept
 
 

@@ -214,6 +214,14 @@ def test_a_long_run_has_a_bounded_film(engine, takeaway):
     assert (places[0], places[-1]) == (1, 149)
 
 
+def test_cells_taken_from_the_disk_are_as_if_made_now(engine, takeaway):
+    first = done(engine)
+    again = engine.submit(first.plan, reuse=True)
+    again.wait()
+    one, other = (held_in(takeaway.write(job, "html", 0)) for job in (first, again))
+    assert (one["states"], one["films"], one["pictures"]) == (other["states"], other["films"], other["pictures"])
+
+
 @pytest.mark.parametrize("steps", [1, 2])
 def test_a_short_run_has_what_there_is(engine, takeaway, steps):
     film = held_in(takeaway.write(done(engine, x="1", y="4", steps=steps), "html", 0))["films"][0]
