@@ -73,6 +73,7 @@ class Worker:
         self._live: dict[Key, Task] = {}
         self._loading: str | None = None
         self._rehearsing: str | None = None
+        self._warmed: list[Future] = []  # those that wait for the load which is going on
         self._ready: tuple[str, Any] | None = None  # a loaded model that waits for the last images of the old one
         self._device: Device | None = None
         self._budget = PreviewBudget(SHARE["cpu"])
@@ -100,10 +101,11 @@ class Worker:
         """Frees what is kept of a finished job."""
         self._put(lambda: self._forget(job))
 
-    def warm(self, model: str) -> None:
-        """Loads a model before anybody asks for a picture, if nothing else is going on."""
-        spec = self._catalog.find(model)
-        self._put(lambda: self._warm(spec))
+    def warm(self, model: str) -> Future[None]:
+        """Loads a model before anybody asks for a picture, if nothing else is going on; done once that is over, however it ended."""
+        spec, over = self._catalog.find(model), Future()
+        self._put(lambda: self._warm(spec, over))
+        return over
 
     def ask(self, question: Callable[[Device], Any]) -> Future:
         """The answer of `question`, put to the device between two ticks."""
@@ -204,10 +206,20 @@ class Worker:
             task.publish(Queued(task.cell.index, ahead=len(self._live) + len(self._waiting)))
             self._waiting.append(task)
 
-    def _warm(self, spec: ModelSpec) -> None:
-        if not self._busy() and self._loading is None and self.resident != spec.name:
+    def _warm(self, spec: ModelSpec, over: Future) -> None:
+        if self._loading == spec.name:
+            self._warmed.append(over)
+        elif self._busy() or self._loading is not None or self.resident == spec.name:
+            over.set_result(None)
+        else:
+            self._warmed.append(over)
             self._rehearsing = spec.name
             self._load(spec, tell=[])
+
+    def _tell_warmed(self) -> None:
+        for over in self._warmed:
+            over.set_result(None)
+        self._warmed.clear()
 
     def _begin(self) -> None:
         """Admits waiting images of the resident model, and has another loaded when the first in line needs it.
@@ -220,6 +232,7 @@ class Worker:
             self._ready = None
             self._opened().install(loaded)
             self._rehearse(name)
+            self._tell_warmed()
             log.info("%s is ready", name)
         if self._ready or not self._waiting:
             return
@@ -304,6 +317,7 @@ class Worker:
 
     def _load_failed(self, spec: ModelSpec, error: Exception) -> None:
         self._loading = None
+        self._tell_warmed()
         waiting = [task for task in self._waiting if task.cell.recipe.model == spec.name]
         self._waiting = [task for task in self._waiting if task not in waiting]
         if not isinstance(error, EngineError):

@@ -74,7 +74,7 @@ Darkroom.Loupe = class {
           sheet.tell && act('use', 'Use these settings', 'Take this cell to Generate'),
           sheet.tell && act('zoom', 'Zoom in here', 'A finer grid around this cell'),
           act('with', 'Compare with ...', 'Then click another cell'),
-          answer.src && el('a', {class: 'plain', href: answer.src, download: answer.file || '', text: 'Download PNG'}),
+          answer.src && el('a', {class: 'plain', href: answer.src, download: answer.file || '', text: (answer.file || '').endsWith('.jpg') ? 'Download JPEG' : 'Download PNG'}),
           sheet.tell && !sheet.ended(index) && act('stop', 'Stop this cell', 'Keep what it has become'),
         ),
       ),
