@@ -52,6 +52,7 @@ Darkroom.Loupe = class {
     clearInterval(this.flicker);
     const answer = await sheet.ask('look', {cell: index});
     if (this.index !== index) return;
+    if (answer.error) { this.show(el('p', {class: 'refusal', role: 'alert', text: answer.error})); return; }
     const cell = this.cell(index);
     this.large = el('img', {alt: cell.name, hidden: answer.src ? false : ''});
     if (answer.src) this.large.src = answer.src;
