@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,7 @@ class Engine:
             if job.done:
                 self._check_waiting(job.owner)
             new = job.grow(plan)
+            self._jobs[job.id] = self._jobs.pop(job.id)  # the newest again: others are forgotten before it
         self._worker.submit(job, new)
 
     def estimate(self, plan: Plan, job: Job | None = None, *, reuse: bool = True, together: bool = False) -> Estimate:
@@ -169,9 +171,12 @@ class Engine:
         except KeyError:
             raise InvalidRequest("The latents of this picture are not kept any more.") from None
 
-    def warm(self, model: str | None = None) -> None:
-        """Begins to load a model (default: the catalog's first) so that the first picture does not wait for it."""
-        self._worker.warm(model or self.catalog.default.name)
+    def warm(self, model: str | None = None) -> Future[None]:
+        """Begins to load a model (default: the catalog's first) so that the first picture does not wait for it.
+
+        Done once it is loaded, or is not going to be: it failed, or others' pictures come first.
+        """
+        return self._worker.warm(model or self.catalog.default.name)
 
     def count_tokens(self, model: str, text: str) -> TokenCount | None:
         """How much of the model's text limit a prompt takes; None while that model is not loaded."""

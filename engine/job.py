@@ -211,6 +211,11 @@ class Job:
             ends = [end for end in self._ends.values() if isinstance(end, (Finished, Cancelled))]
             return {end.cell: end.made for end in ends if end.made}
 
+    def failures(self) -> dict[int, str]:
+        """Why cells failed, in a sentence each."""
+        with self._lock:
+            return {end.cell: end.message for end in self._ends.values() if isinstance(end, Failed)}
+
     def _remember(self, event: Event) -> None:
         if not isinstance(event, Notice | Queued):
             self._loading = None

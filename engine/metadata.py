@@ -1,6 +1,7 @@
 """What a picture file says of itself: A1111's infotext, which other tools read, and Darkroom's own record.
 
-Both go into PNG text chunks: "parameters" (A1111's convention) and "darkroom" (canonical JSON, exact).
+Both go into PNG text chunks: "parameters" (A1111's convention) and "darkroom" (canonical JSON, exact). A contact sheet
+carries the grid it was made from, a picture its recipe.
 """
 
 from __future__ import annotations
@@ -20,13 +21,20 @@ from PIL import Image, PngImagePlugin
 import engine
 from engine.errors import InvalidRequest, UnreadablePicture
 from engine.events import Provenance
+from engine.plan import Grid, Plan
 from engine.recipe import Recipe, make_recipe
 from engine.schedulers import scheduler_from_infotext, scheduler_row
 
 SCHEMA = 1
-MAX_RECORD = 256 * 1024
-"""Characters of a text chunk that are looked at. Our own longest: four texts of 4,000 characters, each
-character at most six ("\\u0001") in JSON, is below 100,000."""
+MAX_RECORD = 512 * 1024
+"""Characters of a text chunk that are looked at. Our own longest is a grid's: three lines of MAX_LINE = 20,000 characters, four
+texts of MAX_PROMPT = 4,000 and a thousand of names are 77,000, each at most six ("\\u0001") in JSON: 462,000, and 1,000 of keys."""
+
+A1111_AXES = {
+    "seed": "Seed", "cfg": "CFG Scale", "steps": "Steps", "scheduler": "Sampler", "size": "Size", "model": "Checkpoint name",
+    "style": "Styles", "clip_skip": "Clip skip", "replace": "Prompt S/R",
+}  # fmt: skip
+"""Axis -> what A1111's script "X/Y/Z plot" calls it; the others have no like there."""
 
 _PAIR = re.compile(r'(?<![\w \-/])[ ]?(\w[\w \-/]{1,60}+):[ ]?("(?:\\.|[^\\"])++"|[^,]*+)(?:,|$)')
 """One "Key: value" of an infotext's last line, as A1111's own reader splits it; its keys are bounded and its
@@ -35,16 +43,20 @@ repeats possessive, so that no stranger's text takes more than linear time."""
 
 @dataclass(frozen=True)
 class Found:
-    """Settings read from a picture. `settings` are Recipe fields; `notes` say what could not be taken over."""
+    """Settings read from a picture. `settings` are Recipe fields; `notes` say what could not be taken over.
+
+    `grid` is that of a contact sheet, whose settings are those that the grid began from.
+    """
 
     settings: dict[str, Any]
     source: str
     """ "Darkroom" or "A1111"."""
     notes: tuple[str, ...] = ()
+    grid: Grid | None = None
 
 
-def infotext(recipe: Recipe, provenance: Provenance | None = None) -> str:
-    """The recipe as A1111 writes it: prompt, "Negative prompt:" line, and a last line of settings."""
+def infotext(recipe: Recipe, provenance: Provenance | None = None, more: Mapping[str, str] | None = None) -> str:
+    """The recipe as A1111 writes it: prompt, "Negative prompt:" line, and a last line of settings, `more` among them."""
     row = scheduler_row(recipe.scheduler)
     lines = [recipe.full_prompt.strip()]
     if recipe.full_negative_prompt.strip():
@@ -60,6 +72,7 @@ def infotext(recipe: Recipe, provenance: Provenance | None = None) -> str:
         "Model": recipe.model,
         "Clip skip": recipe.clip_skip if recipe.clip_skip > 1 else None,
         "RNG": "CPU",
+        **(more or {}),
         "Version": f"Darkroom {engine.__version__}",
     }
     lines.append(", ".join(f"{key}: {_quoted(value)}" for key, value in pairs.items() if value is not None))
@@ -84,7 +97,26 @@ def text_chunks(texts: Mapping[str, str]) -> PngImagePlugin.PngInfo:
 
 def record(recipe: Recipe, provenance: Provenance) -> str:
     """Darkroom's own chunk: canonical JSON of the recipe and its provenance."""
-    content = {"schema": SCHEMA, "recipe": recipe.model_dump(mode="json"), "provenance": asdict(provenance)}
+    return _canonical({"schema": SCHEMA, "recipe": recipe.model_dump(mode="json"), "provenance": asdict(provenance)})
+
+
+def grid_texts(plan: Plan) -> dict[str, str]:
+    """What a contact sheet's PNG carries: its grid, from which it is planned again, and A1111's text of the recipe it began from.
+
+    Raises ValueError for a plan of no grid.
+    """
+    if plan.grid is None:
+        raise ValueError("only the plan of a grid has a grid to write down")
+    plot = {"Script": "X/Y/Z plot"}
+    for name in "xyz":
+        line = getattr(plan.grid, name)
+        if line and line.axis in A1111_AXES:
+            plot |= {f"{name.upper()} Type": A1111_AXES[line.axis], f"{name.upper()} Values": line.values}
+    content = {"schema": SCHEMA, "grid": plan.grid.model_dump(mode="json")}
+    return {"parameters": infotext(plan.grid.recipe, more=plot), "darkroom": _canonical(content)}
+
+
+def _canonical(content: Mapping[str, Any]) -> str:
     return json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
@@ -107,15 +139,17 @@ def read_record(file: Path) -> tuple[Record, Image.Image]:
 
 
 def read_picture(file: Path) -> Found:
-    """The settings in a PNG made by Darkroom or A1111. Raises UnreadablePicture with what is the matter.
+    """The settings, and a sheet's grid, in a PNG made by Darkroom or A1111. Raises UnreadablePicture with what is the matter.
 
     What it returns is somebody else's text: plain strings and numbers, checked by Recipe before they are used.
     """
     texts, _ = _open_png(file)
     if "darkroom" in texts:
         try:
-            recipe = Recipe.model_validate(json.loads(texts["darkroom"])["recipe"])
-            return Found(dict(recipe), "Darkroom")
+            content = json.loads(texts["darkroom"])
+            grid = Grid.model_validate(content["grid"]) if "grid" in content else None
+            recipe = grid.recipe if grid else Recipe.model_validate(content["recipe"])
+            return Found(dict(recipe), "Darkroom", grid=grid)
         except (ValueError, KeyError, TypeError, RecursionError):
             pass  # damaged, or from a later version: the infotext may still do
     if "parameters" in texts:

@@ -99,6 +99,34 @@ class Plan:
                 return cell
         raise InvalidRequest(f"There is no cell {_counted(place)} in this grid of {_counted(self.shape)}.")
 
+    def values_at(self, place: Place) -> dict[str, str]:
+        """The labels of a place by their axes' titles; a title that is on two axes is told apart: "Prompt S/R (Y)"."""
+        values = {}
+        for name, title, labels, at in zip("XYZ", self.titles, self.labels, place, strict=True):
+            if title:
+                values[f"{title} ({name})" if self.titles.count(title) > 1 else title] = labels[at]
+        return values
+
+    def name_of(self, cell: Cell) -> str:
+        """A cell by its values: "CFG scale 5, Seed 2"."""
+        named = zip(self.titles, self.labels, cell.place, strict=True)
+        return ", ".join(f"{title} {labels[at]}" for title, labels, at in named if title) or f"Seed {cell.recipe.seed}"
+
+    @property
+    def axes(self) -> tuple[AxisRow, ...]:
+        """What X, Y and Z vary, as far as they are there."""
+        lines = (self.grid.x, self.grid.y, self.grid.z) if self.grid else ()
+        return tuple(find_axis(line.axis) for line in lines if line)
+
+    @property
+    def heading(self) -> str:
+        """The prompt that the cells have in common, or that an axis rewrites; "" where an axis puts another in its place."""
+        recipe = self.grid.recipe if self.grid else self.cells[0].recipe
+        put = {field for row in self.axes if not row.rewrites for field in row.fields}
+        if "prompt" in put:
+            return ""
+        return (recipe.prompt if "style" in put else recipe.full_prompt) or "no prompt"
+
     def grown_to(self, new: Plan) -> Plan | None:
         """`new` with this plan's indexes for the recipes that both have, and the next free ones for the others.
 

@@ -73,6 +73,7 @@ class Worker:
         self._live: dict[Key, Task] = {}
         self._loading: str | None = None
         self._rehearsing: str | None = None
+        self._warmed: list[Future] = []  # those that wait for the load which is going on
         self._ready: tuple[str, Any] | None = None  # a loaded model that waits for the last images of the old one
         self._device: Device | None = None
         self._budget = PreviewBudget(SHARE["cpu"])
@@ -100,10 +101,11 @@ class Worker:
         """Frees what is kept of a finished job."""
         self._put(lambda: self._forget(job))
 
-    def warm(self, model: str) -> None:
-        """Loads a model before anybody asks for a picture, if nothing else is going on."""
-        spec = self._catalog.find(model)
-        self._put(lambda: self._warm(spec))
+    def warm(self, model: str) -> Future[None]:
+        """Loads a model before anybody asks for a picture, if nothing else is going on; done once that is over, however it ended."""
+        spec, over = self._catalog.find(model), Future()
+        self._put(lambda: self._warm(spec, over))
+        return over
 
     def ask(self, question: Callable[[Device], Any]) -> Future:
         """The answer of `question`, put to the device between two ticks."""
@@ -204,10 +206,20 @@ class Worker:
             task.publish(Queued(task.cell.index, ahead=len(self._live) + len(self._waiting)))
             self._waiting.append(task)
 
-    def _warm(self, spec: ModelSpec) -> None:
-        if not self._busy() and self._loading is None and self.resident != spec.name:
+    def _warm(self, spec: ModelSpec, over: Future) -> None:
+        if self._loading == spec.name:
+            self._warmed.append(over)
+        elif self._busy() or self._loading is not None or self.resident == spec.name:
+            over.set_result(None)
+        else:
+            self._warmed.append(over)
             self._rehearsing = spec.name
             self._load(spec, tell=[])
+
+    def _tell_warmed(self) -> None:
+        for over in self._warmed:
+            over.set_result(None)
+        self._warmed.clear()
 
     def _begin(self) -> None:
         """Admits waiting images of the resident model, and has another loaded when the first in line needs it.
@@ -220,6 +232,7 @@ class Worker:
             self._ready = None
             self._opened().install(loaded)
             self._rehearse(name)
+            self._tell_warmed()
             log.info("%s is ready", name)
         if self._ready or not self._waiting:
             return
@@ -240,28 +253,28 @@ class Worker:
             return
         spec, device = self._catalog.find(model), self._opened()
         try:
-            self._rehearse_call(device, spec, 1)  # the first call ever is slower than any other
-            seconds = self._rehearse_call(device, spec, 1)
-            if seconds <= REHEARSED_SECONDS:
-                self._rehearse_call(device, spec, max(device.packer.max_rows // 2, 1))
+            if self._rehearse_calls(device, spec, 1) <= REHEARSED_SECONDS:
+                self._rehearse_calls(device, spec, max(device.packer.max_rows // 2, 1))
         except Exception:  # nothing depends on it
             log.exception("the rehearsal of %s failed", model)
 
-    def _rehearse_call(self, device: Device, spec: ModelSpec, images: int) -> float:
+    def _rehearse_calls(self, device: Device, spec: ModelSpec, images: int) -> float:
+        """Seconds of a call for so many images: the second of two, since the first of a width is slower than any other."""
         keys: list[Key] = [("rehearsal", i) for i in range(images)]
         recipe = spec.recipe(steps=2)
         try:
             for seed, key in enumerate(keys):
                 device.admit(key, recipe.replace(seed=seed), owner="", exact=False, latents=None)
-            start = time.perf_counter()
-            advances = device.tick()
-            seconds = time.perf_counter() - start
+            for _ in range(2):
+                start = time.perf_counter()
+                advances = device.tick()
+                seconds = time.perf_counter() - start
+                for advance in advances:
+                    if advance.error is not None:
+                        raise advance.error
         finally:
             for key in keys:
                 device.forget(key)
-        for advance in advances:
-            if advance.error is not None:
-                raise advance.error
         self.speed.called(spec.name, recipe.width * recipe.height, device.width, seconds)
         return seconds
 
@@ -304,6 +317,7 @@ class Worker:
 
     def _load_failed(self, spec: ModelSpec, error: Exception) -> None:
         self._loading = None
+        self._tell_warmed()
         waiting = [task for task in self._waiting if task.cell.recipe.model == spec.name]
         self._waiting = [task for task in self._waiting if task not in waiting]
         if not isinstance(error, EngineError):

@@ -10,7 +10,7 @@ import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
@@ -22,8 +22,10 @@ from engine.events import TERMINAL, Failed, Made
 from engine.job import Job, Standing
 from engine.plan import Cell, Plan, differences
 from ui import view as views
-from ui.takeaway import Takeaway
 from ui.view import CellView, file_src, image_uri, picture_src, png_uri
+
+if TYPE_CHECKING:
+    from ui.takeaway import Takeaway  # it asks this module for what a saved page holds
 
 Answer = dict[str, Any]
 
@@ -68,10 +70,10 @@ class LiveSheet:
         """What the sheet is made of."""
         plan = job.plan
         cells = [
-            {"index": cell.index, "place": cell.place, "size": [cell.recipe.width, cell.recipe.height], "name": cell_name(plan, cell)}
+            {"index": cell.index, "place": cell.place, "size": [cell.recipe.width, cell.recipe.height], "name": plan.name_of(cell)}
             for cell in plan.cells
         ]
-        return {"labels": plan.labels, "titles": plan.titles, "cells": cells, "heading": heading(plan)}
+        return {"labels": plan.labels, "titles": plan.titles, "cells": cells, "heading": plan.heading}
 
     def _frame(self, job: Job, asked: Answer) -> Answer:
         """What has changed since the version that the script has seen, with one picture for all cells that develop."""
@@ -164,7 +166,7 @@ class LiveSheet:
             if len(labels) > 1:
                 ranked = ranking.rank_by({index: places[index][axis] for index in cells}, votes)
                 tables.append(_table(title, ranked, lambda value, labels=labels: labels[value]))
-        names = {cell.index: cell_name(plan, cell) for cell in plan.cells}
+        names = {cell.index: plan.name_of(cell) for cell in plan.cells}
         tables.append(_table("Cells", ranking.rank(list(cells), votes), names.__getitem__))
         return {"tables": tables}
 
@@ -179,18 +181,6 @@ class LiveSheet:
             raise InvalidRequest("“cells” must be a list of cells.")
         self.engine.stop(job, {cell.index for cell in job.plan.cells if cell.index in wanted})
         return {}
-
-
-def cell_name(plan: Plan, cell: Cell) -> str:
-    """A cell by its values: "CFG scale 5, Seed 2"."""
-    named = zip(plan.titles, plan.labels, cell.place, strict=True)
-    return ", ".join(f"{title} {labels[place]}" for title, labels, place in named if title) or f"Seed {cell.recipe.seed}"
-
-
-def heading(plan: Plan) -> str:
-    """What all cells share: the prompt that the grid began from."""
-    recipe = plan.grid.recipe if plan.grid else plan.cells[0].recipe
-    return recipe.full_prompt or "no prompt"
 
 
 def sprite(images: Mapping[int, Image.Image]) -> Answer | None:

@@ -52,6 +52,7 @@ Darkroom.Loupe = class {
     clearInterval(this.flicker);
     const answer = await sheet.ask('look', {cell: index});
     if (this.index !== index) return;
+    if (answer.error) { this.show(el('p', {class: 'refusal', role: 'alert', text: answer.error})); return; }
     const cell = this.cell(index);
     this.large = el('img', {alt: cell.name, hidden: answer.src ? false : ''});
     if (answer.src) this.large.src = answer.src;
@@ -74,7 +75,7 @@ Darkroom.Loupe = class {
           sheet.tell && act('use', 'Use these settings', 'Take this cell to Generate'),
           sheet.tell && act('zoom', 'Zoom in here', 'A finer grid around this cell'),
           act('with', 'Compare with ...', 'Then click another cell'),
-          answer.src && el('a', {class: 'plain', href: answer.src, download: answer.file || '', text: 'Download PNG'}),
+          answer.src && el('a', {class: 'plain', href: answer.src, download: answer.file || '', text: (answer.file || '').endsWith('.jpg') ? 'Download JPEG' : 'Download PNG'}),
           sheet.tell && !sheet.ended(index) && act('stop', 'Stop this cell', 'Keep what it has become'),
         ),
       ),

@@ -26,11 +26,15 @@ Darkroom.readSprite = async sprite => {
 Darkroom.Sheet = class {
   static FRAME = 200;     // milliseconds between two frames: five a second
   static ABREAST = 6;     // cells of a grid of one axis in a row: more than these flow into further rows
+  static AWAY = 2000;     // milliseconds until a server that did not answer is asked again
   static PLAY = 120;      // milliseconds a step when played back
 
   constructor(root, ask, tell) {
     this.root = root;
-    this.ask = ask;       // async (question, details) -> answer
+    this.ask = async (question, details) => {
+      try { return await ask(question, details); }
+      catch (error) { return {error: 'Darkroom does not answer. If it still runs, this goes on by itself; else start it and reload the page.', away: true}; }
+    };
     this.tell = tell;     // (what, details): something the page around the sheet must do; null in a saved sheet
     this.key = '';
     this.page = 0;
@@ -49,7 +53,7 @@ Darkroom.Sheet = class {
     this.at = 0;
     if (!key) { this.root.replaceChildren(); return; }
     const plan = await this.ask('sheet', {});
-    if (round !== this.round || !plan) return;
+    if (round !== this.round) return;
     if (plan.error) { this.root.replaceChildren(Darkroom.element('p', {class: 'refusal', role: 'alert', text: plan.error})); return; }
     this.plan = plan;
     this.films.clear();
@@ -206,20 +210,21 @@ Darkroom.Sheet = class {
 
   async poll(round) {
     this.waiting = false;
-    let answer = null;
-    try {
-      answer = await this.ask('frame', {seen: this.version, page: this.page});
-    } catch (error) { this.status.textContent = 'The connection is interrupted; trying again ...'; }
+    const answer = await this.ask('frame', {seen: this.version, page: this.page});
     if (round !== this.round) return;
-    if (answer && answer.error) { this.status.textContent = answer.error; return; }
-    if (answer && answer.count !== undefined && answer.count !== this.plan.cells.length) { this.open(this.key); return; }
-    if (answer && answer.version !== undefined) await this.update(answer);
-    if (round !== this.round) return;
-    if (answer && answer.done) { if (this.running !== false) this.setRunning(false); return; }
-    if (answer) this.setRunning(true);
+    if (answer.error) {
+      this.status.textContent = answer.error;
+      if (!answer.away) return;
+    } else {
+      if (answer.count !== this.plan.cells.length) { this.open(this.key); return; }
+      if (answer.version !== undefined) await this.update(answer);
+      if (round !== this.round) return;
+      this.setRunning(!answer.done);
+      if (answer.done) return;
+    }
     // The next frame is asked for once this one is drawn: a slow browser gets fewer frames, never a queue of them.
     this.waiting = true;
-    if (!document.hidden) setTimeout(() => { if (this.waiting && round === this.round) this.poll(round); }, answer ? Darkroom.Sheet.FRAME : 2000);
+    if (!document.hidden) setTimeout(() => { if (this.waiting && round === this.round) this.poll(round); }, answer.away ? Darkroom.Sheet.AWAY : Darkroom.Sheet.FRAME);
   }
 
   setRunning(running) {
@@ -305,7 +310,7 @@ Darkroom.Sheet = class {
   async film(at) {
     if (this.films.has(at)) return this.films.get(at);
     const answer = await this.ask('film', {page: this.page, at, longest: this.longest});
-    if (!answer || answer.error) return null;
+    if (answer.error) return null;
     const film = {sprite: await Darkroom.readSprite(answer.sprite), whole: answer.whole};
     if (film.whole) this.films.set(at, film);  // while it runs, the same place shows more a moment later
     return film;
@@ -367,11 +372,10 @@ Darkroom.Sheet = class {
     const text = button.textContent;
     button.disabled = true;
     button.textContent = '...';
-    try {
-      const answer = await this.ask('take', {kind, page: this.page});
-      if (answer.error) { this.notices.textContent = answer.error; return; }
-      Darkroom.element('a', {href: answer.url, download: answer.name}).click();
-    } catch (error) { this.notices.textContent = 'That could not be saved; the log of Darkroom has the details.'; }
-    finally { button.disabled = false; button.textContent = text; }
+    const answer = await this.ask('take', {kind, page: this.page});
+    button.disabled = false;
+    button.textContent = text;
+    if (answer.error) this.notices.textContent = answer.error;
+    else Darkroom.element('a', {href: answer.url, download: answer.name}).click();
   }
 };

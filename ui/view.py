@@ -167,7 +167,7 @@ def picture_src(made: Made) -> str:
 
 
 def file_src(file: Path) -> str:
-    """Where a browser finds a file below the pictures' folder."""
+    """Where a browser finds a file that gradio may serve."""
     return "gradio_api/file=" + quote(str(file))  # relative: the page may be served below a path
 
 

@@ -146,6 +146,26 @@ def test_a_column_is_added_while_it_runs_and_a_row_afterwards(page):
     assert page.locator("#sheet .cell").count() == 16
 
 
+def test_a_slow_line_gets_fewer_frames_never_a_queue_of_them(page):
+    under_way: set = set()
+    most, asked = [0], []
+
+    def begun(request) -> None:
+        if '"question":"frame"' in (request.post_data or ""):
+            asked.append(request)
+            under_way.add(request)
+            most[0] = max(most[0], len(under_way))
+
+    page.on("request", begun)
+    page.on("requestfinished", lambda request: under_way.discard(request))
+    slow = {"offline": False, "latency": 800, "downloadThroughput": 40_000, "uploadThroughput": 40_000}  # bytes a second
+    page.context.new_cdp_session(page).send("Network.emulateNetworkConditions", slow)
+    begin_three_by_three(page, "a lamp, noto style", steps=60)
+    wait_for_cells(page, "finished", 9)
+    assert most == [1]
+    assert 2 <= len(asked) < 30
+
+
 def test_two_cells_against_each_other(page):
     begin_three_by_three(page, "a lemon, noto style", steps=5)
     wait_for_cells(page, "finished", 9)

@@ -17,11 +17,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
+from engine.axes import AXES, Offer, write_values
+from engine.catalog import Limits
 from engine.errors import UnreadablePicture
 from engine.events import Provenance
-from engine.metadata import Found, infotext, parse_infotext, png_bytes, read_picture, record
+from engine.metadata import MAX_RECORD, Found, grid_texts, infotext, parse_infotext, png_bytes, read_picture, record
+from engine.plan import MAX_LINE, AxisLine, Grid, Plan, plan_grid, plan_images
 from engine.recipe import MAX_SEED, Recipe, Style, make_recipe
 from engine.schedulers import SCHEDULERS
+from engine.sheet import sheet_png
+from tests.engine.test_axes import OFFER, VALUES
 
 PROVENANCE = Provenance("0123456789abcdef", "cpu", "float32", 2, False, 20, 20, 1.5, {"torch": "2"})
 IMAGE = Image.effect_noise((16, 16), 64).convert("RGB")
@@ -90,6 +95,7 @@ def png_of(*parts: tuple[bytes, bytes]) -> bytes:
 
 def check_clean(found: Found) -> None:
     """Plain strings and finite numbers that any page can show."""
+    assert found.grid is None or dict(found.grid.recipe) == found.settings
     for value in [*found.settings.values(), *found.notes]:
         assert type(value) in {str, int, float, Style, type(None)}
         if isinstance(value, str):
@@ -289,6 +295,17 @@ DAMAGED = {
     "unknown-scheduler": '{"recipe": {"scheduler": "x"}}',
     "deep": "[" * 60_000,
     "deep-recipe": '{"recipe": ' + '{"style": ' * 5_000 + "1" + "}" * 5_001,
+    "grid-null": '{"grid": null}',
+    "grid-list": '{"grid": [1]}',
+    "grid-empty": '{"grid": {}}',
+    "grid-number": '{"grid": 5, "recipe": {}}',
+    "grid-recipe-missing": '{"grid": {"x": {"axis": "cfg", "values": "3"}}}',
+    "grid-unknown-field": '{"grid": {"recipe": {}, "w": null}}',
+    "grid-axis-text": '{"grid": {"recipe": {}, "x": "cfg: 3"}}',
+    "grid-axis-types": '{"grid": {"recipe": {}, "x": {"axis": 1, "values": [3, 5]}}}',
+    "grid-axis-surrogate": '{"grid": {"recipe": {}, "x": {"axis": "\\ud800", "values": "3"}}}',
+    "grid-line-too-long": '{"grid": {"recipe": {}, "x": {"axis": "cfg", "values": "' + "1" * 20_001 + '"}}}',
+    "grid-deep": '{"grid": ' + '{"x": ' * 60_000,
     "too-long": '{"recipe": {"prompt": "' + "a" * 70_000 + '"}}',
 }
 
@@ -421,3 +438,77 @@ def test_reading_leaves_the_warnings_of_others_alone(file: Path) -> None:
     before: list[Any] = list(warnings.filters)
     read_bytes(png_bytes(IMAGE, Recipe(), PROVENANCE), file)
     assert warnings.filters == before
+
+
+# ---- contact sheets
+
+
+ALL_SIZES = Offer(OFFER.catalog, Limits(max_pixels=4096**2), OFFER.styles)
+FREE_AXES = sorted(set(VALUES) - {"model", "width", "height", "replace"})
+"""Those that get on with each other and with any recipe."""
+
+
+@st.composite
+def plans(draw: st.DrawFn) -> Plan:
+    """Plans of grids with up to three axes of few values."""
+    names = draw(st.lists(st.sampled_from(FREE_AXES), max_size=3, unique=True))
+    values = {name: write_values(AXES[name], draw(VALUES[name])[:3]) for name in names}
+    lines = {at: AxisLine(axis=name, values=line) for at, (name, line) in zip("xyz", values.items(), strict=False)}
+    recipe = draw(recipes).replace(model="starter", steps=20)
+    return plan_grid(Grid(recipe=recipe, **lines, exact=draw(st.booleans())), ALL_SIZES)
+
+
+def sheet_of(plan: Plan, file: Path) -> Path:
+    file.write_bytes(sheet_png(IMAGE, grid_texts(plan)))
+    return file
+
+
+@examples
+@given(plan=plans())
+def test_a_sheet_gives_its_whole_plan_back(plan: Plan, file: Path) -> None:
+    found = read_picture(sheet_of(plan, file))
+    assert (found.source, found.notes, found.grid) == ("Darkroom", (), plan.grid)
+    assert make_recipe(**found.settings) == plan.grid.recipe
+    assert plan_grid(found.grid, ALL_SIZES) == plan
+    check_clean(found)
+
+
+@examples
+@given(plan=plans())
+def test_no_axis_can_spoil_the_settings_of_a_sheets_infotext(plan: Plan) -> None:
+    found = parse_infotext(grid_texts(plan)["parameters"])
+    taken = {name: found.settings[name] for name in ("seed", "steps", "scheduler", "width", "height", "model", "clip_skip")}
+    assert taken == {name: getattr(plan.grid.recipe, name) for name in taken}
+
+
+def test_the_longest_sheet_comes_back_too(file: Path) -> None:
+    full = "\x01" * 4000
+    style = Style(name="\x01" * 80, prompt=full, negative_prompt=full)
+    recipe = make_recipe(model="\x01" * 500, prompt=full, negative_prompt=full, style=style)
+    line = AxisLine(axis="\x01" * 80, values="\x01" * MAX_LINE)
+    plan = Plan((), grid=Grid(recipe=recipe, x=line, y=line, z=line))
+    assert 460_000 < len(grid_texts(plan)["darkroom"]) < MAX_RECORD
+    assert read_picture(sheet_of(plan, file)).grid == plan.grid
+
+
+def test_a_sheet_tells_a1111_of_its_axes() -> None:
+    def plot(**axes: str) -> str:
+        lines = {at: AxisLine(axis=text.partition(": ")[0], values=text.partition(": ")[2]) for at, text in axes.items()}
+        return grid_texts(plan_grid(Grid(recipe=make_recipe(prompt="a cat"), **lines), OFFER))["parameters"].partition("RNG: CPU, ")[2]
+
+    text = plot(x="cfg: 3, 5-7 (+2)", y="scheduler: euler", z="replace: cat, dog")
+    kinds = 'X Type: CFG Scale, X Values: "3, 5, 7", Y Type: Sampler, Y Values: Euler, Z Type: Prompt S/R, Z Values: "cat, dog"'
+    assert text.rpartition(", ")[0] == f"Script: X/Y/Z plot, {kinds}"
+    assert text.rpartition(", ")[2].startswith("Version: Darkroom")
+    assert plot(x="width: 64, 96", y="seed: 4").rpartition(", ")[0] == "Script: X/Y/Z plot, Y Type: Seed, Y Values: 4"
+
+
+def test_a_plan_of_no_grid_has_none_to_write() -> None:
+    with pytest.raises(ValueError, match="only the plan of a grid"):
+        grid_texts(plan_images(make_recipe(), OFFER.catalog, OFFER.limits))
+
+
+def test_a_sheet_without_its_record_is_read_as_a_picture_of_a1111(file: Path) -> None:
+    texts = grid_texts(plan_grid(Grid(recipe=make_recipe(prompt="a cat", seed=5), x=AxisLine(axis="cfg", values="3, 5")), OFFER))
+    found = read_picture(png_with(file, darkroom="{", parameters=texts["parameters"]))
+    assert (found.source, found.grid, found.settings["seed"]) == ("A1111", None, 5)

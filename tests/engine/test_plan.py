@@ -305,3 +305,38 @@ def test_a_misspelt_key_in_a_preset_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.toml").write_text('title = "A"\n[x]\naxis = "cfg"\nvaluse = "1"\n', encoding="utf-8")
     with pytest.raises(ValueError, match="valuse"):
         load_grids(tmp_path)
+
+
+# ---- what a plan is called by
+
+
+def test_a_cell_is_named_by_its_values() -> None:
+    made = planned("cfg: 3, 5", "seed: 2")
+    assert (made.name_of(made.cells[1]), made.values_at((1, 0, 0))) == ("CFG scale 5, Seed 2", {"CFG scale": "5", "Seed": "2"})
+    assert planned(seed=9).name_of(planned(seed=9).cells[0]) == "Seed 9"
+    assert planned().values_at((0, 0, 0)) == plan().values_at((0, 0, 0)) == {}
+
+
+def test_two_axes_of_one_title_are_told_apart() -> None:
+    made = planned("replace: red, blue", "replace: cat, dog", "cfg: 3")
+    assert made.values_at((1, 0, 0)) == {"Prompt S/R (X)": "blue", "Prompt S/R (Y)": "cat", "CFG scale": "3"}
+
+
+@pytest.mark.parametrize(
+    ("axis", "heading"),
+    [
+        ("cfg: 3, 5", "ink drawing of a red cat"),
+        ("replace: red, blue", "ink drawing of a red cat"),
+        ("negative: dog, bird", "ink drawing of a red cat"),
+        ("style: Ink, Oil", "a red cat"),
+        ("prompt: a dog, a bird", ""),
+        ("variants: a {dog|bird}", ""),
+    ],
+)
+def test_a_plan_is_headed_by_the_prompt_that_its_cells_share(axis: str, heading: str) -> None:
+    assert planned(axis, style=STYLES[0]).heading == heading
+
+
+def test_without_words_the_heading_says_so() -> None:
+    assert planned("cfg: 3, 5", prompt="").heading == "no prompt"
+    assert plan(prompt="a fox").heading == "a fox"

@@ -391,6 +391,21 @@ def test_warming_an_unknown_model_harms_nobody(engine):
     assert kinds(engine.submit(plan_of(engine))) == ["Finished"]
 
 
+def test_warming_is_over_once_the_model_is_loaded(engine, device):
+    device.may_load.clear()
+    first, second = engine.warm(), engine.warm()
+    assert not first.done()
+    device.may_load.set()
+    first.result(SAFETY), second.result(SAFETY)
+    assert device.model == "starter"
+    assert engine.warm().result(SAFETY) is None
+
+
+def test_warming_is_over_when_the_load_fails(engine, device):
+    device.load_errors["starter"] = OSError("no such file")
+    assert engine.warm().result(SAFETY) is None
+
+
 def test_warming_loads_once(engine, device):
     engine.warm()
     engine.warm()

@@ -19,7 +19,9 @@ from ui.bench import Bench
 from ui.compare import CompareTab
 from ui.controls import KEEP
 from ui.generate import GenerateTab
+from ui.live import LiveSheet
 from ui.page import build_page
+from ui.takeaway import Takeaway
 
 ANN, BOB = "a" * 32, "b" * 32
 ASKED = {"prompt": "an owl", "seed_mode": KEEP, "seed": 100, "steps": 4}
@@ -56,8 +58,9 @@ def built(tmp_path_factory: pytest.TempPathFactory, gradio_files: None) -> Itera
 def bench(built: gr.Blocks, engine: Engine) -> Bench:
     """What the page is made of, over this test's engine."""
     bench = next(owner for wired in built.fns.values() if isinstance(owner := getattr(wired.fn, "__self__", None), Bench))
-    for part in (bench, bench.generate, bench.compare, bench.compare.live, bench.compare.live.takeaway):
+    for part in (bench, bench.generate, bench.compare):
         part.engine = engine
+    bench.compare.live = LiveSheet(engine, Takeaway(engine))
     return bench
 
 

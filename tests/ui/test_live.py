@@ -9,7 +9,9 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -22,11 +24,11 @@ from engine.errors import NotSaved, OutOfMemory
 from engine.events import Finished, Queued
 from engine.job import Job
 from engine.metadata import infotext
-from engine.plan import AxisLine, Grid, Plan, plan_grid, plan_images
+from engine.plan import AxisLine, Grid, Plan, plan_grid
 from tests.engine.test_worker import at_step, ends, kinds, running, wait_for
 from tests.fake_device import FakeDevice
 from tests.ui.test_view import picture_of
-from ui.live import THUMB, TILE, LiveSheet, cell_name, heading, sprite
+from ui.live import THUMB, TILE, LiveSheet, sprite
 from ui.takeaway import Takeaway
 
 Answer = dict[str, Any]
@@ -111,11 +113,11 @@ def test_a_sheet_is_told_with_all_that_is_drawn_round_its_cells(start):
     assert job.id not in json.dumps(answer)
 
 
-def test_cells_without_axes_are_told_by_their_seed(engine):
-    plan = plan_images(engine.catalog.default.recipe(seed=3), engine.catalog, engine.limits)
-    single = plan_of(engine, x="", y="")
-    assert cell_name(single, single.cells[0]) == "Seed 7"
-    assert (heading(single), heading(plan)) == ("an owl", "no prompt")
+def test_a_cell_without_axes_is_told_by_its_seed(start):
+    _, ask = start(x="", y="", prompt="")
+    answer = ask("sheet")
+    assert [cell["name"] for cell in answer["cells"]] == ["Seed 7"]
+    assert answer["heading"] == "no prompt"
 
 
 # Frames.
@@ -562,6 +564,25 @@ def test_many_votes_can_be_ranked(start, votes):
     assert [row["record"] for row in ask("ranking", votes=votes)["tables"][1]["rows"]] in (["200 : 0", "0 : 200"], ["100 : 100"] * 2)
 
 
+# Taking away.
+
+
+def test_a_file_to_take_away_is_fetched_by_its_address(finished):
+    _, ask = finished
+    answer = ask("take", kind="zip", page=0)
+    address, _, file = answer["url"].partition("=")
+    assert address == "gradio_api/file"
+    assert Path(unquote(file)).name == answer["name"]
+    assert Path(unquote(file)).stat().st_size > 0
+    assert not set(file) & set(" #?&")
+
+
+@pytest.mark.parametrize("kind", ["", "exe", None, 7, ["png"], {"a": 1}, "../png"])
+def test_a_file_of_no_kind_is_refused_in_words(finished, kind):
+    _, ask = finished
+    assert ask("take", kind=kind, page=0)["error"].startswith("There is no file “")
+
+
 # Stopping.
 
 
@@ -629,15 +650,17 @@ WRONG_VOTES = [
     None, 7, "01", {"0": 1}, [7], ["01"], [[0]], [[0, 1, 2]], [[0, 0]], [[0, 4]], [[0, -1]], [[0, None]], [[0, "1"]], [[[0], 1]],
     [[0, math.nan]], [[0, 1.5]], [{"0": 1}], [[0, 1]] * 5000,
 ]  # fmt: skip
+WRONG = {"votes": WRONG_VOTES, "skipped": WRONG_VOTES, "cells": [None, "0", 0, {"0": 1}], "kind": [None, 7, "", "exe", ["png"]]}
 RIGHT: dict[str, Answer] = {
     "sheet": {}, "frame": {"seen": -1, "page": 0}, "film": {"at": 1, "longest": 4, "page": 0}, "look": {"cell": 0},
     "pair": {"a": 0, "b": 1}, "blind": {"votes": [], "skipped": []}, "ranking": {"votes": [[0, 1]]}, "stop": {"cells": [0]},
+    "take": {"kind": "png", "page": 0},
 }  # fmt: skip
 MALFORMED = [
     (question, {**details, name: wrong})
     for question, details in RIGHT.items()
     for name in details
-    for wrong in (WRONG_VOTES if name in {"votes", "skipped"} else WRONG_NUMBERS if name != "cells" else [None, "0", 0, {"0": 1}])
+    for wrong in WRONG.get(name, WRONG_NUMBERS)
 ]
 
 

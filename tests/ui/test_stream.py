@@ -11,17 +11,6 @@ from tests.fake_device import FakeDevice
 from ui.stream import FRAME, follow
 
 
-@pytest.fixture
-def device():
-    return FakeDevice()
-
-
-@pytest.fixture
-def engine(tmp_path, device):
-    with running(tmp_path, device) as engine:
-        yield engine
-
-
 def test_something_is_shown_before_anything_has_happened(engine, device):
     device.hold()
     views = follow(engine.submit(plan_of(engine, 2)))

@@ -1,0 +1,263 @@
+"""The files of a sheet: what is in them, where they are, and who can fetch them."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import shutil
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import gradio as gr
+import httpx
+import pytest
+from PIL import Image
+
+from engine.engine import Engine
+from engine.errors import InvalidRequest, NotSaved, OutOfMemory
+from engine.job import Job
+from engine.metadata import read_picture
+from engine.plan import AxisLine, Grid, plan_grid, plan_images
+from engine.recipe import make_recipe
+from tests.engine.test_axes import OFFER
+from tests.engine.test_worker import at_step, running, wait_for
+from tests.fake_device import FakeDevice
+from tests.ui.test_controls import in_a_loop
+from ui.takeaway import KINDS, Takeaway
+
+HOSTILE = "</script><script>window.hacked=1</script>${window.hacked=1}<!--"
+
+
+@pytest.fixture(autouse=True)
+def gradio_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """gradio's temporary folder, of this test alone."""
+    folder = tmp_path / "gradio files"
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(folder))
+    return folder
+
+
+@pytest.fixture
+def device() -> FakeDevice:
+    return FakeDevice()
+
+
+@pytest.fixture
+def engine(tmp_path: Path, device: FakeDevice) -> Iterator[Engine]:
+    with running(tmp_path, device) as engine:
+        yield engine
+
+
+@pytest.fixture
+def takeaway(engine: Engine) -> Takeaway:
+    return Takeaway(engine)
+
+
+def submit(engine: Engine, x: str = "1, 2, 3", y: str = "4, 8", **recipe: Any) -> Job:
+    given = {"prompt": "a red cat", "width": 64, "height": 64, "steps": 4, **recipe}
+    grid = Grid(recipe=make_recipe(**given), x=AxisLine(axis="seed", values=x), y=AxisLine(axis="cfg", values=y))
+    return engine.submit(plan_grid(grid, OFFER))
+
+
+def done(engine: Engine, **asked: Any) -> Job:
+    job = submit(engine, **asked)
+    job.wait()
+    return job
+
+
+def empty_page() -> gr.Blocks:
+    with gr.Blocks(analytics_enabled=False) as page:
+        gr.HTML("")
+    return page
+
+
+def held_in(page: Path) -> dict[str, Any]:
+    """What a saved page has to show."""
+    return json.loads(re.search(r'<script type="application/json" id="held">(.*?)</script>', page.read_text(), re.DOTALL)[1])
+
+
+def test_the_files_are_what_their_names_say(engine, takeaway):
+    job = done(engine)
+    files = {kind: takeaway.write(job, kind, 0) for kind in KINDS}
+    assert [file.name for file in files.values()] == [f"darkroom seed x cfg.{kind}" for kind in KINDS]
+    assert read_picture(files["png"]).grid == job.plan.grid
+    assert len(zipfile.ZipFile(files["zip"]).namelist()) == 6 + 4
+    with Image.open(files["webp"]) as film:
+        assert film.is_animated
+    assert len(held_in(files["html"])["pictures"]) == 6
+    assert {file.parent for file in files.values()} == {files["png"].parent}
+    assert {file.name for file in files["png"].parent.iterdir()} == {file.name for file in files.values()}
+
+
+def test_a_file_is_written_anew_each_time(engine, takeaway):
+    job = done(engine)
+    first = takeaway.write(job, "zip", 0)
+    before = first.read_bytes()
+    job.made()[0].path.unlink()
+    assert takeaway.write(job, "zip", 0) == first
+    assert first.read_bytes() != before
+    assert list(first.parent.iterdir()) == [first]
+
+
+def test_the_address_holds_the_jobs_key_and_gradio_serves_it(engine, takeaway, gradio_files):
+    job = done(engine)
+    file = takeaway.write(job, "png", 0)
+    assert file.is_relative_to(gradio_files)
+    assert job.key in file.parts
+    assert job.id not in str(file)
+    page = in_a_loop(empty_page)
+    in_a_loop(lambda: page.launch(prevent_thread_lock=True, quiet=True, ssr_mode=False, server_name="127.0.0.1"))
+    try:
+        address = f"{page.local_url}gradio_api/file="
+        reply = httpx.get(address + quote(str(file)))
+        assert (reply.status_code, reply.content) == (200, file.read_bytes())
+        saved = httpx.get(address + quote(str(takeaway.write(job, "html", 0))))
+        assert saved.headers["content-disposition"].startswith("attachment"), "its scripts must never run on the page's own address"
+        assert httpx.get(address + quote(str(file.parent))).status_code == 403
+    finally:
+        page.close(verbose=False)
+
+
+def test_files_of_jobs_that_are_kept_no_longer_go(engine, takeaway):
+    file = takeaway.write(done(engine), "png", 0)
+    for _ in range(65):
+        engine.submit(plan_images(make_recipe(width=64, height=64, steps=1), engine.catalog, engine.limits)).wait()
+    other = takeaway.write(done(engine), "png", 0)
+    assert not file.parent.exists()
+    assert other.exists()
+
+
+def test_a_folder_that_was_cleaned_away_is_made_again(engine, takeaway):
+    file = takeaway.write(done(engine), "png", 0)
+    shutil.rmtree(file.parent.parent)
+    assert takeaway.write(done(engine), "png", 0).exists()
+
+
+@pytest.mark.parametrize("kind", ["", "exe", "../png", "x" * 9000])
+def test_another_kind_is_refused(engine, takeaway, kind):
+    with pytest.raises(InvalidRequest, match="of a sheet; there is png, zip, html, webp") as caught:
+        takeaway.write(done(engine), kind, 0)
+    assert len(str(caught.value)) < 120
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_before_the_first_picture_there_is_no_file(engine, takeaway, device, kind):
+    device.hold()
+    with pytest.raises(InvalidRequest, match="no picture yet"):
+        takeaway.write(submit(engine), kind, 0)
+
+
+def test_pictures_of_no_grid_have_no_sheet(engine, takeaway):
+    job = engine.submit(plan_images(make_recipe(width=64, height=64, steps=1), engine.catalog, engine.limits))
+    job.wait()
+    with pytest.raises(InvalidRequest, match="no grid"):
+        takeaway.write(job, "png", 0)
+
+
+@pytest.mark.parametrize("page", [-1, 1, 10**6])
+def test_a_page_that_is_not_there_has_no_animation(engine, takeaway, page):
+    with pytest.raises(InvalidRequest, match="no picture on this page"):
+        takeaway.write(done(engine), "webp", page)
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(engine, takeaway, monkeypatch):
+    job = done(engine)
+    file = takeaway.write(job, "png", 0)
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("ui.takeaway.cells_zip", full)
+    with pytest.raises(NotSaved, match="could not be written: No space left on device"):
+        takeaway.write(job, "zip", 0)
+    assert list(file.parent.iterdir()) == [file]
+
+
+# ---- the saved page
+
+
+def test_a_saved_page_holds_all_that_its_scripts_ask_for(engine, takeaway, device):
+    device.step_errors[3] = (2, OutOfMemory("There is no room for this picture."))
+    job = done(engine)
+    held = held_in(takeaway.write(job, "html", 0))
+    assert held["sheet"]["labels"] == [["1", "2", "3"], ["4", "8"], [""]]
+    assert (held["sheet"]["heading"], held["status"]) == ("a red cat", "4 finished, 2 failed of 6 pictures")
+    assert {state["index"]: state["state"] for state in held["states"]}[2] == "failed"
+    assert [state["message"] for state in held["states"] if state["state"] == "failed"] == ["There is no room for this picture."] * 2
+    assert [[frame["at"] for frame in film] for film in held["films"]] == [[1, 2, 3]]
+    assert held["films"][0][0]["sprite"]["cells"] == [0, 1, 3, 4]
+    assert held["looks"]["4"]["neighbours"][0] == {"where": "left", "cell": 3, "changes": [["Seed", "2", "1"]]}
+    assert held["looks"]["4"]["settings"].startswith("a red cat\nSteps: 4")
+    assert (held["changes"]["0"], held["changes"]["4"]) == ([], [["Seed", "1", "2"], ["CFG scale", "4", "8"]])
+    assert set(held["pictures"]) == {"0", "1", "3", "4"}
+
+
+def test_small_pictures_keep_their_settings_and_large_ones_are_made_smaller(engine, takeaway):
+    job = done(engine)
+    [uri, *_] = held_in(takeaway.write(job, "html", 0))["pictures"].values()
+    assert base64.b64decode(uri.removeprefix("data:image/png;base64,")) == job.made()[0].path.read_bytes()
+    large = done(engine, x="1", y="4", width=1024, height=512)
+    [uri] = held_in(takeaway.write(large, "html", 0))["pictures"].values()
+    file = takeaway.write(large, "png", 0).with_suffix(".jpg")
+    file.write_bytes(base64.b64decode(uri.removeprefix("data:image/jpeg;base64,")))
+    with Image.open(file) as image:
+        assert image.size == (768, 384)
+
+
+def test_a_long_run_has_a_bounded_film(engine, takeaway):
+    film = held_in(takeaway.write(done(engine, x="1", y="4", steps=150), "html", 0))["films"][0]
+    places = [frame["at"] for frame in film]
+    assert len(places) == len(set(places)) == 50
+    assert (places[0], places[-1]) == (1, 149)
+
+
+def test_cells_taken_from_the_disk_are_as_if_made_now(engine, takeaway):
+    first = done(engine)
+    again = engine.submit(first.plan, reuse=True)
+    again.wait()
+    one, other = (held_in(takeaway.write(job, "html", 0)) for job in (first, again))
+    assert (one["states"], one["films"], one["pictures"]) == (other["states"], other["films"], other["pictures"])
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_a_short_run_has_what_there_is(engine, takeaway, steps):
+    film = held_in(takeaway.write(done(engine, x="1", y="4", steps=steps), "html", 0))["films"][0]
+    assert [frame["at"] for frame in film] == [1][: steps - 1]
+
+
+def test_a_page_saved_on_the_way_says_so(engine, takeaway, device):
+    device.tick_seconds = 0.02
+    grid = Grid(recipe=make_recipe(width=64, height=64), x=AxisLine(axis="steps", values="1, 150"))
+    job = engine.submit(plan_grid(grid, OFFER))
+    wait_for(job, at_step(3, cell=1))
+    held = held_in(takeaway.write(job, "html", 0))
+    engine.stop(job)
+    assert held["status"] == "1 of 2 pictures when this page was saved"
+    assert [state["state"] for state in held["states"]] == ["finished", "developing"]
+    assert held["sprites"][0]["cells"] == [1]
+
+
+def test_a_page_that_travels_names_no_folder_of_this_machine(engine, takeaway, tmp_path, monkeypatch):
+    def full(*_: Any) -> Path:
+        raise NotSaved(f"The picture could not be saved in {tmp_path}.")
+
+    gone = done(engine)
+    gone.made()[0].path.unlink()
+    monkeypatch.setattr("engine.worker.write_picture", full)
+    for job in (gone, done(engine, prompt="another")):
+        page = takeaway.write(job, "html", 0)
+        assert str(tmp_path) not in page.read_text()
+    assert held_in(page)["looks"]["0"]["status"].endswith("not saved")
+    states = {state["index"]: state for state in held_in(takeaway.write(gone, "html", 0))["states"]}
+    assert states[0]["message"] == "its file is gone"
+
+
+def test_no_text_ends_the_script_it_is_in(engine, takeaway):
+    text = takeaway.write(done(engine, prompt=HOSTILE, negative_prompt=HOSTILE), "html", 0).read_text()
+    assert text.count("</script>") == text.count("<script") == 2
+    assert "<!--" not in text
+    assert HOSTILE.replace("<", "\\u003c") in text
+    assert "default-src 'none'" in text

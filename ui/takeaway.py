@@ -1,0 +1,90 @@
+"""Files of a sheet, for the browser to fetch: written anew each time, and kept as long as the job they are of."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import threading
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO
+
+from gradio.utils import get_upload_folder
+
+from engine.engine import Engine
+from engine.errors import InvalidRequest, NotSaved
+from engine.job import Job
+from engine.takeaway import animation, cells_zip, sheet_file
+from ui.live import LiveSheet
+from ui.saved_page import saved_page
+
+KINDS = {"png": "the sheet", "zip": "all cells", "html": "a page", "webp": "the sheet developing"}
+
+
+class Takeaway:
+    """Writes the files of one engine's sheets."""
+
+    def __init__(self, engine: Engine):
+        self._engine = engine
+        self._live = LiveSheet(engine, self)
+        self._lock = threading.Lock()
+        self._folder: Path | None = None
+
+    def write(self, job: Job, kind: str, page: int) -> Path:
+        """The file of that kind, of the pictures there are now; `page` is the Z value that an animation shows.
+
+        gradio serves it, to whoever has the address: it holds the job's key, which only the job's own visitor was given.
+        Raises InvalidRequest for another kind and while there is no picture, NotSaved when the disk does not take it.
+        """
+        if kind not in KINDS:
+            raise InvalidRequest(f"There is no file “{kind[:20]}” of a sheet; there is {', '.join(KINDS)}.")
+        if job.plan.grid is None:
+            raise InvalidRequest("These pictures are no grid, so there is no sheet of them.")
+        if not job.made():
+            raise InvalidRequest("There is no picture yet: wait for the first one.")
+        try:
+            return self._replaced(self._folder_of(job) / _name(job, kind), job, kind, page)
+        except OSError as error:
+            raise NotSaved(f"The file could not be written: {error.strerror or error}. Make room on the disk, then try again.") from error
+
+    def _replaced(self, target: Path, job: Job, kind: str, page: int) -> Path:
+        """`target`, written under another name first: an earlier one may just be on its way to somebody."""
+        handle, unfinished = tempfile.mkstemp(dir=target.parent)
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                self._fill(stream, job, kind, page)
+            os.replace(unfinished, target)
+        finally:
+            Path(unfinished).unlink(missing_ok=True)
+        return target
+
+    def _fill(self, stream: BinaryIO, job: Job, kind: str, page: int) -> None:
+        plan, made, failures = job.plan, job.made(), job.failures()
+        if kind == "png":
+            stream.write(sheet_file(plan, made, failures))
+        elif kind == "zip":
+            cells_zip(plan, made, stream, failures)
+        elif kind == "webp":
+            stream.write(animation(plan, made, partial(self._engine.frames, job), page, failures))
+        else:
+            stream.write(saved_page(self._live, job).encode("utf-8", "replace"))
+
+    def _folder_of(self, job: Job) -> Path:
+        """Where a job's files are. Those of jobs that are kept no longer go."""
+        with self._lock:
+            if self._folder is None or not self._folder.is_dir():
+                Path(get_upload_folder()).mkdir(parents=True, exist_ok=True)
+                self._folder = Path(tempfile.mkdtemp(prefix="sheets-", dir=get_upload_folder()))
+            for folder in self._folder.iterdir():
+                if self._engine.job_of_key(folder.name) is None:
+                    shutil.rmtree(folder, ignore_errors=True)
+            folder = self._folder / job.key
+            folder.mkdir(exist_ok=True)
+            return folder
+
+
+def _name(job: Job, kind: str) -> str:
+    """What the file is called when it is saved: "darkroom seed x cfg.zip"."""
+    axes = " x ".join(axis.name.replace("_", " ") for axis in job.plan.axes)
+    return f"darkroom {axes or 'sheet'}.{kind}"
