@@ -11,7 +11,7 @@ import gradio as gr
 
 from engine import metadata
 from engine.engine import Engine
-from engine.errors import UnreadablePicture
+from engine.errors import EngineError
 from engine.plan import GridPreset
 from engine.recipe import Style
 from engine.schedulers import SCHEDULERS
@@ -96,7 +96,8 @@ class Bench:
             return unchanged
         try:
             found = metadata.read_picture(Path(path))
-        except UnreadablePicture as error:
+            shown = self.controls.show(found.settings) if found.grid is None else self.compare.show_grid(found.grid)
+        except EngineError as error:  # also of a grid with an axis that only a later version knows
             gr.Warning(html.escape(str(error)), title="Nothing loaded")
             return unchanged
         notes = list(found.notes)
@@ -106,7 +107,7 @@ class Bench:
         if found.grid is not None:
             told = "The grid of a contact sheet is loaded: press Compare to develop it."
         gr.Info(html.escape(" ".join([told, *notes])), title="Settings loaded")  # gradio takes the message for HTML
-        return self.controls.show(found.settings) if found.grid is None else self.compare.show_grid(found.grid)
+        return shown
 
     def _count(self, model: str, text: str) -> dict[str, str]:
         count = self.engine.count_tokens(model, text or "")

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 import pytest
 from PIL import Image, PngImagePlugin
 
 from engine.device import TokenCount
-from engine.metadata import png_bytes
+from engine.metadata import grid_texts, png_bytes
+from engine.plan import AxisLine, Grid, plan_grid
 from tests.ui.conftest import ANN, pictures
+from ui.axes import NONE
+from ui.compare import CompareTab
 from ui.controls import KEEP
 
 # Settings from a file.
@@ -91,6 +96,61 @@ def test_a_picture_of_a1111_fills_in_what_is_known_and_says_what_is_not(bench, t
     assert "made by A1111" in message
     assert "Width must be a multiple of 8" in message
     assert "“dreamy”, which is not here" in message
+
+
+# A contact sheet.
+
+
+def contact_sheet(grids: CompareTab, folder: Path, **changes: Any) -> Path:
+    """A file with a grid's settings, with some parts of the grid changed afterwards."""
+    recipe = grids.engine.catalog.default.recipe(prompt="an owl", seed=9, steps=5)
+    lines = {"x": AxisLine(axis="cfg", values="2, 5"), "z": AxisLine(axis="prompt", values='"a cat, sitting", a dog')}
+    texts = grid_texts(plan_grid(Grid(recipe=recipe, exact=True, **lines), grids.offer))
+    record = json.loads(texts["darkroom"])
+    record["grid"] |= changes
+    return saved(folder, **{**texts, "darkroom": json.dumps(record)})
+
+
+def test_a_contact_sheet_fills_the_axes_in_and_starts_nothing(bench, grids, engine, told, tmp_path):
+    shown = bench._load_file(str(contact_sheet(grids, tmp_path)))
+    assert told == [("info", "The grid of a contact sheet is loaded: press Compare to develop it.")]
+    held = {component.elem_id: value for component, value in shown.items()}
+    assert {name: held[name] for name in ("prompt", "seed", "seed-mode", "steps", "exact")} == {
+        "prompt": "an owl", "seed": 9, "seed-mode": KEEP, "steps": 5, "exact": True,
+    }  # fmt: skip
+    assert [held[f"axis-{name}-{part}"] for name in "xyz" for part in ("kind", "values")] == [
+        "cfg", "2, 5", NONE, "", "prompt", '"a cat, sitting", a dog',
+    ]  # fmt: skip
+    assert held["tabs"].selected == "compare"
+    assert engine.jobs(ANN) == []
+
+
+def test_what_a_file_changes_is_what_its_upload_is_wired_to(bench, grids, built, told, tmp_path):
+    outputs = next(wired.outputs for wired in built.fns.values() if wired.fn == bench._load_file)
+    for file in (contact_sheet(grids, tmp_path), saved(tmp_path, "a1111.png", parameters="a fox\nSteps: 20"), words(tmp_path)):
+        assert set(bench._load_file(str(file))) <= set(outputs)
+
+
+def test_an_axis_of_a_later_version_changes_nothing_and_is_named(bench, grids, told, tmp_path):
+    file = contact_sheet(grids, tmp_path, y={"axis": "moon phase", "values": "1"})
+    assert set(bench._load_file(str(file))) == {bench.controls.fields["seed"]}
+    [(kind, message)] = told
+    assert kind == "warning"
+    assert "There is no axis “moon phase”" in message
+
+
+def test_a_grid_of_a_model_that_is_not_here_says_so(bench, grids, told, tmp_path):
+    recipe = grids.engine.catalog.default.recipe(seed=9).model_copy(update={"model": "dreamy"})
+    bench._load_file(str(contact_sheet(grids, tmp_path, recipe=recipe.model_dump(mode="json"))))
+    assert told[0][1].endswith("It was made with the model “dreamy”, which is not here.")
+
+
+# Keys.
+
+
+def test_the_prompt_is_not_submitted_twice(bench, built):
+    """Shift+Enter and Ctrl+Enter press the button of the tab that is open: the page's script sees to both."""
+    assert not any((bench.controls.fields["prompt"]._id, "submit") in wired.targets for wired in built.fns.values())
 
 
 # Hints.
