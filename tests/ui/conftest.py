@@ -54,6 +54,18 @@ def built(tmp_path_factory: pytest.TempPathFactory, gradio_files: None) -> Itera
         yield in_a_loop(lambda: build_page(engine, PRESETS))
 
 
+@pytest.fixture(scope="package")
+def served(tmp_path_factory: pytest.TempPathFactory, gradio_files: None) -> Iterator[tuple[str, gr.Blocks, Engine]]:
+    """(address, page, engine) of a page that is being served."""
+    device = FakeDevice()
+    with running(tmp_path_factory.mktemp("served"), device) as engine:
+        page = in_a_loop(lambda: build_page(engine, PRESETS))
+        launch = {"prevent_thread_lock": True, "quiet": True, "ssr_mode": False, "server_name": "127.0.0.1"}
+        in_a_loop(lambda: page.queue().launch(allowed_paths=[str(engine.outputs)], **launch))
+        yield page.local_url, page, engine
+        page.close(verbose=False)
+
+
 @pytest.fixture
 def bench(built: gr.Blocks, engine: Engine) -> Bench:
     """What the page is made of, over this test's engine."""

@@ -6,8 +6,10 @@ import re
 import time
 from typing import Any
 
+import httpx
 import pytest
 
+from engine.axes import Offer
 from engine.events import Finished
 from engine.job import Job
 from engine.plan import AxisLine, Grid, plan_grid, plan_images
@@ -715,3 +717,24 @@ def test_two_visitors_estimates_do_not_meet(ann, bob, grids, job):
     assert isinstance(next(iter(ends(job).values())), Finished)
     assert [len(sheets(visit)) for visit in (ann, bob)] == [1, 0]
     assert bob.held[bob.bench.visitor] == BOB
+
+
+# Over HTTP.
+
+
+def test_a_sheet_is_asked_over_http_by_its_key_only(served):
+    address, page, engine = served
+    sheet = next(block for block in page.blocks.values() if block.elem_id == "sheet")
+    recipe = engine.catalog.default.recipe(prompt="a secret", seed=7, steps=2)
+    job = engine.submit(plan_grid(Grid(recipe=recipe, x=AxisLine(axis="cfg", values="2, 5")), Offer(engine.catalog, engine.limits)), ANN)
+    ends(job)
+
+    def ask(asked: Any, function: str = "ask_sheet") -> httpx.Response:
+        body = {"component_id": sheet._id, "fn_name": function, "session_hash": "anybody", "data": asked}
+        return httpx.post(f"{address}gradio_api/component_server", json=body)
+
+    assert ask({"question": "sheet", "key": job.key}).json()["heading"] == "a secret"
+    for asked in ({"question": "sheet", "key": job.id}, {"question": "sheet", "key": ""}, {"key": job.key}, None, [1], "sheet"):
+        assert ask(asked).status_code == 200
+        assert set(ask(asked).json()) == {"error"}
+    assert ask({}, "_start").status_code == 404

@@ -7,7 +7,6 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +19,10 @@ from engine.errors import NotSaved, OutOfMemory
 from engine.job import Job
 from engine.local import PRESETS
 from engine.metadata import read_picture
-from tests.engine.test_worker import at_step, ends, files, running, wait_for
-from tests.fake_device import FakeDevice
+from tests.engine.test_worker import at_step, ends, files, wait_for
 from tests.ui.conftest import ANN, ASKED, BOB, Update, merged, pictures
-from tests.ui.test_controls import in_a_loop
 from ui.controls import KEEP, RANDOM
 from ui.generate import GenerateTab
-from ui.page import build_page
 
 
 def is_idle(tab: GenerateTab, page: Update) -> bool:
@@ -381,18 +377,6 @@ def test_a_token_that_is_none_of_ours_is_replaced(tab, token):
 
 
 # Over HTTP.
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, gr.Blocks, Engine]]:
-    """(address, page, engine) of a page that is being served."""
-    device = FakeDevice()
-    with running(tmp_path_factory.mktemp("served"), device) as engine:
-        page = in_a_loop(lambda: build_page(engine, PRESETS))
-        launch = {"prevent_thread_lock": True, "quiet": True, "ssr_mode": False, "server_name": "127.0.0.1"}
-        in_a_loop(lambda: page.queue().launch(allowed_paths=[str(engine.outputs)], **launch))
-        yield page.local_url, page, engine
-        page.close(verbose=False)
 
 
 def test_the_page_answers(served):
