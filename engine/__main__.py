@@ -26,7 +26,7 @@ from engine.plan import MAX_LINE, AxisLine, Grid, GridPreset, Plan, plan_grid, p
 from engine.previewing import PreviewOptions
 from engine.recipe import Recipe
 from engine.schedulers import available_schedulers
-from engine.speed import Estimate
+from engine.speed import Estimate, seconds_shown
 from engine.takeaway import sheet_file
 from engine.values import complete_name
 
@@ -203,7 +203,7 @@ def _cost(plan: Plan, estimate: Estimate) -> str:
     """What a grid will take, in a line."""
     # Of a model that is not loaded nobody knows which pictures are on the disk.
     least, most = ("at least ", "at most ") if len({cell.recipe.model for cell in plan.cells}) > 1 else ("", "")
-    time_taken = "" if estimate.seconds is None else f", about {estimate.seconds:.1f} s"
+    time_taken = "" if estimate.seconds is None else f", about {seconds_shown(estimate.seconds)}"
     cells = f"{len(plan.cells)} cells, {least}{estimate.reused} of them taken from the disk"
     return f"{cells}: {most}{estimate.calls:,} network calls of {estimate.rows:,} rows{time_taken}"
 

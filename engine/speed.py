@@ -75,6 +75,13 @@ class Speed:
         return None if None in seconds else float(sum(filter(None, seconds)))
 
 
+def seconds_shown(seconds: float) -> str:
+    """A time as a person reads it: "2.4 s", "3 min 20 s"."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{int(seconds // 60)} min {int(seconds % 60)} s"
+
+
 def _between(known: list[tuple[int, float]], width: int) -> float:
     """The value at `width` of the line through (width, seconds) points, the last piece drawn on beyond them.
 

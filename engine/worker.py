@@ -34,7 +34,7 @@ from engine.speed import Speed
 
 log = logging.getLogger(__name__)
 
-REHEARSED_SECONDS = 0.25
+REHEARSED_SECONDS = 0.5
 """A lone call that takes longer than this is not followed by a wider one just to know its speed."""
 
 

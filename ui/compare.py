@@ -16,13 +16,13 @@ from engine.errors import EngineError, InvalidRequest
 from engine.job import Job
 from engine.plan import AxisLine, Grid, GridPreset, Plan, plan_grid, refine
 from engine.recipe import Style
-from engine.speed import Estimate
+from engine.speed import Estimate, seconds_shown
 from ui.axes import NAMES, AxisPickers, axis_line, longer_line
 from ui.controls import Advice, Controls, Request, hint, hint_value
 from ui.handlers import QUIET, TOLD, known_visitor
 from ui.live import LiveSheet
 from ui.takeaway import Takeaway
-from ui.view import counted, seconds_shown
+from ui.view import counted
 
 OPENS_WITH = GridPreset(
     title="", x=AxisLine(axis="cfg", values="2, 5, 9"), y=AxisLine(axis="seed", values="3 random seeds")

@@ -15,6 +15,7 @@ from engine import metadata
 from engine.events import Cancelled, Event, Failed, Finished, Made, Notice, Preview, Queued
 from engine.job import Job, Standing
 from engine.recipe import Recipe
+from engine.speed import seconds_shown
 
 LOSSLESS_BELOW = 128 * 128
 """Pixels. Smaller previews are sent as PNG: JPEG's blocks would show once they are enlarged."""
@@ -204,13 +205,6 @@ def _progress_line(cells: tuple[CellView, ...], seconds: float) -> str:
     else:
         where = f"{sum(cell.ended for cell in cells)} of {len(cells)} pictures, step {pace.done} of {pace.total}"
     return f"{where} · {pace.rate:.1f} steps/s · {seconds_shown(pace.left)} left"
-
-
-def seconds_shown(seconds: float) -> str:
-    """A time as a person reads it: "2.4 s", "3 min 20 s"."""
-    if seconds < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    return f"{int(seconds // 60)} min {int(seconds % 60)} s"
 
 
 def counted(count: int, word: str) -> str:

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from engine.speed import SAMPLES, Speed
+from engine.speed import SAMPLES, Speed, seconds_shown
 
 PIXELS = 512 * 512
 
@@ -101,3 +101,10 @@ def test_it_is_told_and_asked_from_many_threads() -> None:
     for thread in threads:
         thread.join(timeout=20)
     assert [speed.of_call(model, PIXELS, 100) for model in "01"] == [100.0, 100.0]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0.0 s"), (2.41, "2.4 s"), (9.94, "9.9 s"), (12.4, "12 s"), (60, "1 min 0 s"), (200, "3 min 20 s")]
+)
+def test_a_time_as_a_person_reads_it(seconds: float, text: str) -> None:
+    assert seconds_shown(seconds) == text

@@ -570,7 +570,7 @@ def test_a_warmed_idle_model_is_rehearsed_and_the_first_estimate_is_measured(eng
     device.tick_seconds = 0.01
     engine.warm()
     installed()
-    assert rehearsed(device) == [1, 1, 8]
+    assert rehearsed(device) == [1, 1, 8, 8]
     assert 0.04 <= engine.estimate(plan).seconds < 2
     assert files(engine) == []
     assert engine.jobs("") == []

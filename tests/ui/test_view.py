@@ -18,7 +18,7 @@ from engine.job import Job
 from engine.metadata import read_picture
 from engine.plan import Cell, Plan
 from engine.recipe import Recipe
-from ui.view import CellView, JobView, begin, counted, image_uri, picture_src, reduce, seconds_shown, standing_view
+from ui.view import CellView, JobView, begin, counted, image_uri, picture_src, reduce, standing_view
 
 SMALL = Image.new("RGB", (16, 8), (200, 30, 60))
 
@@ -282,13 +282,6 @@ def test_a_pace_is_measured_from_the_first_picture_and_not_by_the_slowest() -> N
 
 
 # Words.
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0, "0.0 s"), (2.41, "2.4 s"), (9.94, "9.9 s"), (12.4, "12 s"), (60, "1 min 0 s"), (200, "3 min 20 s")]
-)
-def test_a_time_as_a_person_reads_it(seconds: float, text: str) -> None:
-    assert seconds_shown(seconds) == text
 
 
 @pytest.mark.parametrize(("count", "text"), [(0, "0 rows"), (1, "1 row"), (1280, "1,280 rows")])
