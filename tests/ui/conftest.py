@@ -54,7 +54,7 @@ def built(tmp_path_factory: pytest.TempPathFactory, gradio_files: None) -> Itera
         yield in_a_loop(lambda: build_page(engine, PRESETS))
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")  # no longer than needed: gradio leaves a socket open for each port it finds taken
 def served(tmp_path_factory: pytest.TempPathFactory, gradio_files: None) -> Iterator[tuple[str, gr.Blocks, Engine]]:
     """(address, page, engine) of a page that is being served."""
     device = FakeDevice()
