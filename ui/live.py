@@ -155,7 +155,7 @@ class LiveSheet:
         return {"pair": list(pair), "pictures": [png_uri(cells[index].image) for index in pair], "left": left}
 
     def _ranking(self, job: Job, asked: Answer) -> Answer:
-        """The order that the votes suggest, of the cells and of each axis' values, and how sure it is."""
+        """The order that the votes suggest, of each axis' values and of the cells, and how sure it is."""
         plan, cells = job.plan, _finished(job)
         votes = _pairs(asked, "votes", cells)
         if not votes:
@@ -167,7 +167,8 @@ class LiveSheet:
                 ranked = ranking.rank_by({index: places[index][axis] for index in cells}, votes)
                 tables.append(_table(title, ranked, lambda value, labels=labels: labels[value]))
         names = {cell.index: plan.name_of(cell) for cell in plan.cells}
-        tables.append(_table("Cells", ranking.rank(list(cells), votes), names.__getitem__))
+        if len(tables) != 1:  # of one axis, its values are the cells
+            tables.append(_table("Cells", ranking.rank(list(cells), votes), names.__getitem__))
         return {"tables": tables}
 
     def _take(self, job: Job, asked: Answer) -> Answer:
