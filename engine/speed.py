@@ -77,9 +77,10 @@ class Speed:
 
 def seconds_shown(seconds: float) -> str:
     """A time as a person reads it: "2.4 s", "3 min 20 s"."""
-    if seconds < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    return f"{int(seconds // 60)} min {int(seconds % 60)} s"
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def _between(known: list[tuple[int, float]], width: int) -> float:
