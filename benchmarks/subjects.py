@@ -23,6 +23,7 @@ from engine.diffusion.loading import pick_device, pick_dtype
 from engine.engine import Engine
 from engine.events import Finished, Preview
 from engine.local import open_catalog
+from engine.outputs import OWN_FOLDER
 from engine.plan import Cell, Plan
 from engine.previewing import PreviewOptions
 from engine.recipe import Recipe
@@ -46,7 +47,7 @@ class Ours:
         self.spec: ModelSpec = self.engine.catalog.default
 
     def _open(self) -> TorchDevice:
-        self._device = TorchDevice(cache=self._folder / "outputs" / ".cache")
+        self._device = TorchDevice(cache=self._folder / OWN_FOLDER)
         return self._device
 
     @property

@@ -22,9 +22,9 @@ from engine.events import Cancelled, Failed, Finished, Made, Notice, Preview
 from engine.job import Job
 from engine.local import DATA_DIR, PRESETS, open_catalog, open_engine
 from engine.outputs import day_folder, write_picture
-from engine.plan import MAX_LINE, AxisLine, Grid, GridPreset, Plan, plan_grid, plan_images, random_seed
+from engine.plan import MAX_LINE, AxisLine, Grid, GridPreset, Plan, plan_grid, plan_images
 from engine.previewing import PreviewOptions
-from engine.recipe import Recipe
+from engine.recipe import Recipe, random_seed
 from engine.schedulers import available_schedulers
 from engine.speed import Estimate, seconds_shown
 from engine.takeaway import sheet_file
@@ -137,7 +137,7 @@ def _grid(options: argparse.Namespace) -> int:
 
         def tell(end: Finished | Cancelled) -> None:
             told.add(end.cell)
-            cell = next(cell for cell in plan.cells if cell.index == end.cell)
+            cell = plan.cell(end.cell)
             picture = _told(end.made)
             line = {
                 "path": picture.pop("path"), "place": cell.place, "values": plan.values_at(cell.place), **picture,

@@ -14,7 +14,7 @@ from typing import Any
 
 from engine.catalog import Catalog, Limits
 from engine.errors import InvalidRequest
-from engine.recipe import SIZE_MULTIPLE, Recipe, Style, bounds, label
+from engine.recipe import SIZE_MULTIPLE, Recipe, Style, bounds, label, random_seed
 from engine.schedulers import available_schedulers
 from engine.values import (
     NumberRule,
@@ -57,7 +57,7 @@ class AxisRow:
     the other axes put there. `read` gives the values in a line, and raises InvalidRequest; `show` is a value's label, and the text
     it is read from. `choices` are the names on offer, none where anything may be written. `finer` gives the values round one
     of several, None where there is nothing between two values. The line of a row that is `kept_as_typed` says the same
-    whenever it is read.
+    whenever it is read; that of one that `is_template` is no list of values.
     """
 
     name: str
@@ -71,6 +71,7 @@ class AxisRow:
     finer: Callable[[Sequence[Any], int, Offer], list[Any]] | None = None
     rewrites: bool = False
     kept_as_typed: bool = False
+    is_template: bool = False
 
 
 def _rule(field: str, hint: str, unit: int | None, offer: Offer) -> NumberRule:
@@ -194,18 +195,12 @@ def _variants() -> AxisRow:
 
     return AxisRow(
         "variants", "Prompt variants", "a {red|green} {apple|pear}; empty: the prompt itself", ("prompt",), read, _put("prompt"),
-        kept_as_typed=True,
+        kept_as_typed=True, is_template=True,
     )  # fmt: skip
 
 
-def _draw_seed() -> int:
-    from engine.plan import random_seed  # here: engine.plan imports this table
-
-    return random_seed()
-
-
 _ROWS = (
-    _numbers("seed", "seed", "7, 10-13, 4 random seeds", draw=_draw_seed),
+    _numbers("seed", "seed", "7, 10-13, 4 random seeds", draw=random_seed),
     _numbers("cfg", "guidance_scale", "3, 5-9 (+2), 1-10 [4]", refines=True),
     _numbers("steps", "steps", "5, 10-30 (+10), 1-50 [4]", refines=True),
     _names("scheduler", "scheduler", "Euler, DPM++ 2M Karras, heun k", lambda offer: available_schedulers()),
@@ -237,8 +232,8 @@ def find_axis(name: str) -> AxisRow:
 def write_values(row: AxisRow, values: Sequence[Any]) -> str:
     """The line from which `row` reads exactly these values.
 
-    Raises ValueError for prompt variants, whose line is a template: it cannot be told from its prompts.
+    Raises ValueError for a row whose line is a template: it cannot be told from what it gave.
     """
-    if row.name == "variants":
-        raise ValueError("a template cannot be told from its prompts")
+    if row.is_template:
+        raise ValueError("a template cannot be told from what it gave")
     return write_line(row.show(value) for value in values)

@@ -44,6 +44,8 @@ class DeviceFacts:
     """For the provenance: what computed an image, and on what."""
 
     model_revision: str
+    weights: str
+    """Digest of all files that decide what the model draws: equal digests are equal models."""
     device: str
     dtype: str
     bucket: int
@@ -72,10 +74,13 @@ class Device(Protocol):
     def install(self, loaded: Any) -> None:
         """Makes a loaded model the resident one. No image may be under way."""
 
-    def admit(self, key: Key, recipe: Recipe, *, owner: str, exact: bool, latents: Any | None, together: bool = False) -> int:
+    def admit(
+        self, key: Key, recipe: Recipe, *, owner: str, exact: bool, latents: Any | None, job: str = "", together: bool = False
+    ) -> int:
         """Starts an image at its noise and returns its number of steps. Raises EngineError.
 
-        Images that develop `together` take turns; of others, an owner's early ones are finished before late ones are begun.
+        Owners take turns, and each owner's jobs. Of a job, images that develop `together` take turns too; of others, early ones
+        are finished before late ones are begun.
         """
 
     def tick(self) -> list[Advance]:
@@ -97,7 +102,10 @@ class Device(Protocol):
         """What computed an image; with no key, what would compute one now (its bucket is 0)."""
 
     def drop(self, key: Key) -> None:
-        """Takes an image out of the ticks; what it has become can still be looked at, as long as there is room to keep it."""
+        """Takes an image out of the ticks; what it has become can still be developed and looked at."""
+
+    def settle(self, key: Key) -> None:
+        """Drops an image of which no picture will be developed any more: it can be looked at while there is room to keep it."""
 
     def forget(self, key: Key) -> None:
         """Frees all that is kept of an image."""

@@ -18,7 +18,7 @@ from engine.errors import InvalidRequest, SpoiltPicture
 from engine.events import Finished
 from engine.history import History
 from engine.job import Job
-from engine.outputs import day_folder
+from engine.outputs import OWN_FOLDER, day_folder
 from engine.packing import simulate
 from engine.plan import Plan
 from engine.previewing import BEST_FIRST, PreviewOptions
@@ -46,7 +46,7 @@ class Engine:
         self.catalog = catalog
         self.limits = limits or Limits()
         self.outputs = out or data_dir / "outputs"
-        self._history = History(data_dir / "outputs" / ".cache" / "pictures.sqlite")
+        self._history = History(data_dir / OWN_FOLDER / "pictures.sqlite", self.outputs)
         self._worker = Worker(open_device, catalog, lambda: out or day_folder(self.outputs), self._history)
         self._lock = threading.Lock()
         self._jobs: dict[str, Job] = {}
@@ -80,8 +80,8 @@ class Engine:
     def extend(self, job: Job, plan: Plan) -> None:
         """Lets a job's plan grow to `plan` (see Plan.grown_to), while it runs or afterwards: only new cells are computed.
 
-        Raises InvalidRequest when the plan is too large, its owner has too much waiting, or the job is kept no longer, and
-        ValueError when a cell of the job is missing in the plan or has changed.
+        Raises InvalidRequest when the plan is too large, its owner has too much waiting, the job is kept no longer, or a cell
+        of the job is missing in the plan or has changed.
         """
         self._check(plan)
         with self._lock:
@@ -89,7 +89,10 @@ class Engine:
                 raise InvalidRequest("This grid is not kept any more: start it anew; its pictures are taken from the disk.")
             if job.done:
                 self._check_waiting(job.owner)
-            new = job.grow(plan)
+            try:
+                new = job.grow(plan)
+            except ValueError:  # it has grown since the plan was made
+                raise InvalidRequest("The grid has just grown: try again.") from None
             self._jobs[job.id] = self._jobs.pop(job.id)  # the newest again: others are forgotten before it
         self._worker.submit(job, new)
 
@@ -116,7 +119,7 @@ class Engine:
         return Estimate(len(fresh), len(new) - len(fresh), len(calls), sum(width for _, _, width in calls), seconds)
 
     def stop(self, job: Job, cells: set[int] | None = None, *, finish_current: bool = False) -> None:
-        """Ends a job's cells (default: all) within one tick; what they had become is kept and marked as unfinished.
+        """Takes a job's cells (default: all) out of the run within one tick; what they had become is kept, marked as unfinished.
 
         With `finish_current` the image that has come furthest is finished and the others are stopped.
         """

@@ -1,7 +1,7 @@
 """History: which picture was made from which recipe, so that an equal one need not be made again.
 
-A SQLite file beside the pictures. It only points at them: each PNG carries all that is known of it, and what the file
-says is believed, not the index. Losing the index loses no picture.
+A SQLite file beside the folder of pictures, not in it: that folder is served to browsers. It only points at them: each PNG
+carries all that is known of it, and what the file says is believed, not the index. Losing the index loses no picture.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,20 +32,23 @@ BUSY_SECONDS = 2.0
 
 
 class History:
-    """One index file. Thread-safe. Trouble with it (a full disk, a damaged file) is logged and costs only the reuse."""
+    """One index file, of the pictures below `folder`: others' are not found. Thread-safe.
 
-    def __init__(self, file: Path):
+    Trouble with the file (a full disk, damage) is logged and costs only the reuse.
+    """
+
+    def __init__(self, file: Path, folder: Path):
         self._file = file
+        self._folder = str(folder.resolve())
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         self._broken = False
 
-    def remember(self, made: Made) -> None:
-        """Notes a finished picture that is on disk; any other is no replacement for making it."""
+    def remember(self, made: Made, facts: DeviceFacts) -> None:
+        """Notes a finished picture that is on disk, and what computed it; any other is no replacement for making it."""
         if made.path is None or made.provenance.unfinished:
             return
-        facts = made.provenance
-        key = _key(made.recipe, facts.exact, facts.model_revision, facts.device, facts.dtype, facts.versions)
+        key = self._key(made.recipe, made.provenance.exact, facts)
         row = (key, str(made.path.resolve()), made.sha256, time.time())
         self._run("INSERT OR REPLACE INTO pictures VALUES (?, ?, ?, ?)", row)
 
@@ -55,7 +57,7 @@ class History:
 
         None when there is none, or its file is gone, damaged or another than was written.
         """
-        key = _key(recipe, exact, facts.model_revision, facts.device, facts.dtype, facts.versions)
+        key = self._key(recipe, exact, facts)
         rows = self._run("SELECT path, sha256 FROM pictures WHERE key = ?", (key,))
         if not rows:
             return None
@@ -68,7 +70,7 @@ class History:
 
     def knows(self, recipe: Recipe, exact: bool, facts: DeviceFacts) -> bool:
         """Whether there probably is such a picture; its file is not looked at."""
-        key = _key(recipe, exact, facts.model_revision, facts.device, facts.dtype, facts.versions)
+        key = self._key(recipe, exact, facts)
         return bool(self._run("SELECT 1 FROM pictures WHERE key = ?", (key,)))
 
     def close(self) -> None:
@@ -76,6 +78,14 @@ class History:
             if self._connection is not None:
                 self._connection.close()
             self._connection, self._broken = None, True
+
+    def _key(self, recipe: Recipe, exact: bool, facts: DeviceFacts) -> str:
+        """What decides a picture's pixels: with versions and device, since both may change the last bits."""
+        content = {
+            "folder": self._folder, "recipe": recipe.model_dump(mode="json"), "exact": exact, "weights": facts.weights,
+            "device": facts.device, "dtype": facts.dtype, "versions": dict(facts.versions),
+        }  # fmt: skip
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def _run(self, statement: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
         with self._lock:
@@ -121,15 +131,6 @@ def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
             if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > end:
                 raise
             time.sleep(0.01)
-
-
-def _key(recipe: Recipe, exact: bool, revision: str, device: str, dtype: str, versions: Mapping[str, str]) -> str:
-    """What decides a picture's pixels: with versions and device, since both may change the last bits."""
-    content = {
-        "recipe": recipe.model_dump(mode="json"), "exact": exact, "revision": revision,
-        "device": device, "dtype": dtype, "versions": dict(versions),
-    }  # fmt: skip
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _read(path: Path) -> Made | None:

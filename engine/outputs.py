@@ -11,6 +11,9 @@ from pathlib import Path
 
 from engine.errors import NotSaved
 
+OWN_FOLDER = ".darkroom"
+"""Beside outputs/, what only Darkroom itself reads. Not below it: outputs/ is served to browsers."""
+
 _KEEP = "Download this picture to keep it."
 
 

@@ -6,7 +6,7 @@ No torch: the denoiser packs its calls with this, and an estimate made before an
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from engine.recipe import Recipe
 from engine.schedulers import scheduler_row
@@ -32,8 +32,9 @@ class Load:
     size: tuple[int, ...]
     exact: bool = False
     owner: str = ""
+    job: str = ""
     behind: int = 0
-    """Its place in the owner's line: lower ones first, equal ones as they came."""
+    """Its place in the job's line: lower ones first, equal ones as they came."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,26 @@ class Call:
     width: int
 
 
+class Turns:
+    """Whose turn it is, among any number of names that come and go."""
+
+    def __init__(self) -> None:
+        self._order: list[str] = []
+
+    def interleave(self, queues: Mapping[str, Sequence[Hashable]]) -> list[Hashable]:
+        """One of each queue in turn, until all are empty."""
+        self._order = [name for name in self._order if name in queues]
+        self._order += [name for name in queues if name not in self._order]
+        longest = max(map(len, queues.values()), default=0)
+        return [queues[name][place] for place in range(longest) for name in self._order if place < len(queues[name])]
+
+    def took(self, name: str) -> None:
+        """The next turn is another's."""
+        self._order.append(self._order.pop(self._order.index(name)))
+
+
 class Packer:
-    """Packs calls of at most `max_rows` rows, owners in turn.
+    """Packs calls of at most `max_rows` rows: owners in turn, and each owner's jobs in turn.
 
     Exact images run in calls of `exact_rows` rows, always: their neighbours then change no bit. Fast ones are
     packed freely; with `padded` into powers of two, which spares CUDA a new choice of kernels for every width.
@@ -57,13 +76,14 @@ class Packer:
         self.max_rows = max_rows
         self.exact_rows = exact_rows
         self.padded = padded
-        self._owners: list[str] = []  # whose turn it is to be picked first
+        self._owners = Turns()
+        self._jobs: dict[str, Turns] = {}
 
     def pick(self, waiting: Mapping[Hashable, Load]) -> Call | None:
         """The next call for images in the order in which they came; None when there are none.
 
-        Each owner's images come first come, first served, so that early ones are finished before late ones are begun,
-        unless their loads say that they are `behind` others.
+        A job's images are served as they came, so that early ones are finished before late ones are begun, unless
+        their loads say that they are `behind` others.
         """
         order = self._in_turn(waiting)
         if not order:
@@ -78,7 +98,8 @@ class Packer:
             if len(rows) + len(new) <= most:
                 images.append(key)
                 rows |= dict.fromkeys(new)
-        self._owners.append(self._owners.pop(self._owners.index(first.owner)))
+        self._owners.took(first.owner)
+        self._jobs[first.owner].took(first.job)
         return Call(tuple(images), tuple(rows), most if first.exact or self.padded else len(rows))
 
     def _width(self, first: Load, peers: Sequence[Load]) -> int:
@@ -89,16 +110,14 @@ class Packer:
         return choose_bucket(wanted, least) if self.padded else wanted
 
     def _in_turn(self, waiting: Mapping[Hashable, Load]) -> list[Hashable]:
-        """All images, one of each owner in turn."""
-        queues: dict[str, list[Hashable]] = {}
+        """All images, one of each owner in turn, and among an owner's one of each job in turn."""
+        lines: dict[str, dict[str, list[Hashable]]] = {}
         for key, load in waiting.items():
-            queues.setdefault(load.owner, []).append(key)
-        for queue in queues.values():
-            queue.sort(key=lambda key: waiting[key].behind)
-        self._owners = [owner for owner in self._owners if owner in queues]
-        self._owners += [owner for owner in queues if owner not in self._owners]
-        longest = max(map(len, queues.values()), default=0)
-        return [queues[owner][place] for place in range(longest) for owner in self._owners if place < len(queues[owner])]
+            lines.setdefault(load.owner, {}).setdefault(load.job, []).append(key)
+        for line in (line for jobs in lines.values() for line in jobs.values()):
+            line.sort(key=lambda key: waiting[key].behind)
+        self._jobs = {owner: self._jobs.get(owner, Turns()) for owner in lines}
+        return self._owners.interleave({owner: self._jobs[owner].interleave(jobs) for owner, jobs in lines.items()})
 
 
 def choose_bucket(rows: int, least: int) -> int:
@@ -135,26 +154,35 @@ def simulate(
     left = {i: scheduler_row(recipe.scheduler).calls(recipe.steps) for i, recipe in enumerate(recipes)}
     done = dict.fromkeys(left, 0)
     waiting = list(left)
-    live: list[int] = []
-    while waiting or live:
-        live += waiting[:ADMITTED_A_TICK]
+    loads: dict[int, Load] = {}  # of the images under way
+    while waiting or loads:
+        for i in waiting[:ADMITTED_A_TICK]:
+            loads[i] = load_of(recipes[i], i, 0, exact=exact, together=together)
         del waiting[:ADMITTED_A_TICK]
-        call = packer.pick({i: load_of(recipes[i], i, done[i], exact=exact, together=together) for i in live})
+        call = packer.pick(loads)
         if call is None:
             return
         yield call, recipes[call.images[0]]
         for i in call.images:
             done[i] += 1
-        live = [i for i in live if done[i] < left[i]]
+            if done[i] == left[i]:
+                del loads[i]
+            elif done[i] == 1:
+                loads[i] = load_of(recipes[i], i, 1, exact=exact, together=together)
+            elif together:
+                loads[i] = replace(loads[i], behind=done[i])
 
 
 def load_of(
-    recipe: Recipe, key: Hashable, step: int, *, origin: Hashable = None, exact: bool = False, owner: str = "", together: bool = False
-) -> Load:
+    recipe: Recipe, key: Hashable, step: int, *, origin: Hashable = None, exact: bool = False, owner: str = "", job: str = "",
+    together: bool = False,
+) -> Load:  # fmt: skip
     """What an image that has taken `step` steps asks of the next call; `origin` stands in for `first_origin`.
 
     Images that develop `together` take turns: those that have come less far are first.
     """
-    first = first_origin(recipe) if origin is None else origin
-    start = key if step else first
-    return Load(row_names(recipe, start), (recipe.width, recipe.height), exact, owner, step if together else 0)
+    if step:
+        origin = key
+    elif origin is None:
+        origin = first_origin(recipe)
+    return Load(row_names(recipe, origin), (recipe.width, recipe.height), exact, owner, job, step if together else 0)

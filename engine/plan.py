@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import tomllib
 from collections import defaultdict, deque
 from dataclasses import dataclass, replace
@@ -15,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from engine.axes import AXES, AxisRow, Offer, find_axis, write_values
 from engine.catalog import Catalog, Limits
 from engine.errors import InvalidRequest
-from engine.recipe import MAX_SEED, RANDOM_SEEDS, Recipe, Style, label
+from engine.recipe import MAX_SEED, Recipe, Style, label
 
 Place = tuple[int, int, int]
 """Where a cell is: counted along X, Y and Z from 0."""
@@ -92,6 +91,13 @@ class Plan:
         x, y, z = map(len, self.labels)
         return (x, y, z)
 
+    def cell(self, index: int) -> Cell:
+        """The cell of an index. Raises InvalidRequest when there is none."""
+        for cell in self.cells:
+            if cell.index == index:
+                return cell
+        raise InvalidRequest("This cell is not part of the sheet any more.")
+
     def at(self, place: Place) -> Cell:
         """The cell of a place. Raises InvalidRequest when the grid has no such place."""
         for cell in self.cells:
@@ -157,10 +163,6 @@ class _Axis:
     @property
     def labels(self) -> tuple[str, ...]:
         return tuple(self.row.show(value) or "(empty)" for value in self.values)
-
-
-def random_seed() -> int:
-    return random.SystemRandom().randrange(RANDOM_SEEDS)
 
 
 def plan_images(recipe: Recipe, catalog: Catalog, limits: Limits, *, count: int = 1, exact: bool = False) -> Plan:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -99,6 +100,11 @@ class Recipe(BaseModel):
     def replace(self, **changes: Any) -> Recipe:
         """A checked copy with some fields changed. Raises InvalidRequest."""
         return make_recipe(**{**dict(self), **changes})
+
+
+def random_seed() -> int:
+    """A seed that nobody chose, in 0 .. RANDOM_SEEDS - 1."""
+    return random.SystemRandom().randrange(RANDOM_SEEDS)
 
 
 def make_recipe(**values: Any) -> Recipe:

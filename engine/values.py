@@ -96,13 +96,17 @@ class NumberRule:
         return value + distance // grain * grain  # Decimal's // rounds towards zero
 
 
+def separator_of(line: str) -> str:
+    """What separates a line's items: "||" where it stands outside quotes, else ","."""
+    return "||" if any(end == "||" for _, _, end in _scan(line.strip(), _ANY_ITEM, _ANY)) else ","
+
+
 def split_line(line: str) -> list[tuple[str, bool]]:
     """The items of a line as (text, whether it stood in quotes), without blank lines. Raises InvalidRequest at an open quote."""
     line = line.strip()
     if not line:
         return []
-    any_items = _scan(line, _ANY_ITEM, _ANY)
-    item, separator = (_BAR_ITEM, _BAR) if any(end == "||" for _, _, end in any_items) else (_COMMA_ITEM, _COMMA)
+    item, separator = (_BAR_ITEM, _BAR) if separator_of(line) == "||" else (_COMMA_ITEM, _COMMA)
     items = [(text, quoted) for text, quoted, _ in _scan(line, item, separator)]
     for text, quoted in items:
         if not quoted and text.startswith('"') and text.count('"') % 2:

@@ -70,6 +70,7 @@ class Worker:
         self.speed = Speed()
         self._inbox: queue.Queue[Callable[[], None]] = queue.Queue()
         self._waiting: list[Task] = []
+        self._stopped: list[Task] = []  # out of the ticks, their pictures still to be developed
         self._live: dict[Key, Task] = {}
         self._loading: str | None = None
         self._rehearsing: str | None = None
@@ -91,7 +92,8 @@ class Worker:
         self._put(lambda: self._enqueue(tasks))
 
     def stop(self, job: Job, cells: set[int] | None = None, *, finish_current: bool = False) -> None:
-        """Ends a job's cells (default: all) before the next tick; what they had become is kept.
+        """Takes a job's cells (default: all) out of the ticks before the next one; what they had become is developed
+        one by one, and told then.
 
         With `finish_current` the cell that has come furthest goes on to its end.
         """
@@ -169,21 +171,23 @@ class Worker:
     # The rest runs in the worker's thread.
 
     def _run(self) -> None:
-        while not self._closing or not self._inbox.empty():
+        while not self._closing or not self._inbox.empty() or self._stopped:
             try:
                 self._read_inbox(wait=not self._busy())
                 self._begin()
                 self._tick()
+                self._develop_stopped()
             except Exception:  # a bug: its images end with the reason, the worker goes on
                 detail = traceback.format_exc()
                 log.exception("the worker failed")
+                self._tell_warmed()
                 for task in [*self._live.values(), *self._waiting]:
                     self._fail(task, "Something went wrong inside Darkroom; the log has the details. Please try again.", detail)
                 self._waiting.clear()
 
     def _busy(self) -> bool:
         """Whether there is something to do without a new request: all that waits for a load only is not."""
-        if self._live or self._ready:
+        if self._live or self._ready or self._stopped:
             return True
         return any(self._loading is None or task.cell.recipe.model == self.resident for task in self._waiting)
 
@@ -227,7 +231,7 @@ class Worker:
         Those of the resident model do not wait for a download behind somebody else's; once the other is ready,
         the ones under way are finished and it is its turn.
         """
-        if self._ready and not self._live:
+        if self._ready and not (self._live or self._stopped):
             name, loaded = self._ready
             self._ready = None
             self._opened().install(loaded)
@@ -333,7 +337,7 @@ class Worker:
             if task.job.reuse and task.latents is None and (made := self._history.find(recipe, exact, device.facts())):
                 task.publish(Finished(task.cell.index, made, reused=True))
                 return
-            asked = {"exact": exact, "latents": task.latents, "together": task.job.together}
+            asked = {"exact": exact, "latents": task.latents, "job": task.job.id, "together": task.job.together}
             task.total = device.admit(task.key, recipe, owner=task.job.owner or task.job.id, **asked)
         except EngineError as error:
             self._fail(task, str(error))
@@ -426,9 +430,9 @@ class Worker:
         recipe = task.cell.recipe
         self.speed.developed(recipe.model, recipe.width * recipe.height, time.perf_counter() - start)
         if task.latents is None:  # noise that was handed in is in no recipe
-            self._history.remember(made)
+            self._history.remember(made, self._opened().facts(task.key))
         self._live.pop(task.key, None)
-        self._opened().drop(task.key)
+        self._opened().settle(task.key)
         task.publish(Finished(task.cell.index, made))
 
     def _stop(self, job: Job, cells: set[int] | None, finish_current: bool) -> None:
@@ -439,24 +443,29 @@ class Worker:
             mine.remove(furthest)
         self._waiting = [task for task in self._waiting if task not in mine]
         for task in mine:
-            self._cancel(task)
+            if self._live.pop(task.key, None) is not None:
+                self._opened().drop(task.key)
+                self._stopped.append(task)
+            else:
+                task.publish(Cancelled(task.cell.index, 0, task.total))
 
-    def _cancel(self, task: Task) -> None:
-        self._live.pop(task.key, None)
-        made = None
-        if self._device is not None:
-            if task.step:
-                try:
-                    made = self._develop(task)
-                except Exception:  # what cannot be shown of a stopped image is no news
-                    log.exception("a stopped image could not be developed")
-            self._device.drop(task.key)  # not before: what was dropped may have to make room
+    def _develop_stopped(self) -> None:
+        """Develops one stopped image: a hundred at once would hold up everybody else's."""
+        if not self._stopped:
+            return
+        task, made = self._stopped.pop(0), None
+        if task.step:
+            try:
+                made = self._develop(task)
+            except Exception:  # what cannot be shown of a stopped image is no news
+                log.exception("a stopped image could not be developed")
+        self._opened().settle(task.key)
         task.publish(Cancelled(task.cell.index, task.step, task.total, made))
 
     def _fail(self, task: Task, message: str, detail: str = "") -> None:
         self._live.pop(task.key, None)
         if self._device is not None:
-            self._device.drop(task.key)
+            self._device.settle(task.key)
         task.publish(Failed(task.cell.index, message, detail))
 
     def _forget(self, job: Job) -> None:

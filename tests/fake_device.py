@@ -119,7 +119,9 @@ class FakeDevice:
         self.history.append(("install", loaded.name))
         self.model = loaded.name
 
-    def admit(self, key: Key, recipe: Recipe, *, owner: str, exact: bool, latents: Any | None, together: bool = False) -> int:
+    def admit(
+        self, key: Key, recipe: Recipe, *, owner: str, exact: bool, latents: Any | None, job: str = "", together: bool = False
+    ) -> int:
         assert recipe.model == self.model, "an image of a model that is not resident"
         self.history.append(("admit", key, owner))
         noise = numpy.random.default_rng(recipe.seed).standard_normal((4, recipe.height // 8, recipe.width // 8), numpy.float32)
@@ -169,12 +171,16 @@ class FakeDevice:
 
     def facts(self, key: Key | None = None) -> DeviceFacts:
         bucket = self._images[key].bucket if key is not None else 0
-        return DeviceFacts("fake-revision", "cpu", "float32", bucket, {"darkroom": "test"})
+        return DeviceFacts("fake-revision", "fake-weights", "cpu", "float32", bucket, {"darkroom": "test"})
 
     def drop(self, key: Key) -> None:
         self.history.append(("drop", key))
         if key in self._live:
             self._live.remove(key)
+
+    def settle(self, key: Key) -> None:
+        self.history.append(("settle", key))
+        self.drop(key)
 
     def forget(self, key: Key) -> None:
         self.history.append(("forget", key))

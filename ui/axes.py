@@ -10,7 +10,7 @@ import gradio as gr
 from engine.axes import AXES, Offer, find_axis
 from engine.errors import InvalidRequest
 from engine.plan import MAX_LINE, AxisLine, Grid, GridPreset
-from engine.values import write_line
+from engine.values import separator_of, write_line
 
 NONE = ""
 """The dropdown's value of an axis that is not used."""
@@ -101,7 +101,7 @@ def with_value(line: str, value: str) -> str:
 
 def longer_line(line: str, more: str) -> str:
     """A line of values with more of them at its end, separated as they are in the line."""
-    return f"{line}{' || ' if '||' in line else ', '}{more}"
+    return f"{line} || {more}" if separator_of(line) == "||" else f"{line}, {more}"
 
 
 def _placeholder(axis: str) -> str:

@@ -167,9 +167,7 @@ class CompareTab:
                 raise InvalidRequest("This sheet is not kept any more: press Compare again.")
             if event.what == "add":
                 return self._add(visitor, job, asked, str(event.axis), str(event.values))
-            cell = next((cell for cell in job.plan.cells if cell.index == event.cell), None)
-            if cell is None:
-                raise InvalidRequest("This cell is not part of the sheet any more.")
+            cell = job.plan.cell(event.cell)
             if event.what == "use":
                 return {**self.controls.show(dict(cell.recipe)), self.tabs: gr.Tabs(selected="generate")}
             return self.show_grid(refine(job.plan.grid, cell.place, self.offer))

@@ -11,9 +11,8 @@ import gradio as gr
 
 from engine.catalog import Catalog, Limits, ModelSpec
 from engine.errors import InvalidRequest
-from engine.plan import random_seed
 from engine.previewing import METHODS, PreviewOptions
-from engine.recipe import SIZE_MULTIPLE, Recipe, Style, bounds, join_words, label, make_recipe
+from engine.recipe import SIZE_MULTIPLE, Recipe, Style, bounds, join_words, label, make_recipe, random_seed
 from engine.schedulers import SCHEDULERS, available_schedulers
 from ui.template import literal
 

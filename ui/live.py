@@ -10,7 +10,7 @@ import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from PIL import Image
 
@@ -19,21 +19,21 @@ from engine.difference import compare
 from engine.engine import Engine
 from engine.errors import EngineError, InvalidRequest
 from engine.events import TERMINAL, Failed, Made
-from engine.job import Job, Standing
+from engine.job import Job
 from engine.plan import Cell, Plan, differences
 from ui import view as views
+from ui.saved_page import Answer
+from ui.takeaway import Takeaway
 from ui.view import CellView, file_src, image_uri, picture_src, png_uri
-
-if TYPE_CHECKING:
-    from ui.takeaway import Takeaway  # it asks this module for what a saved page holds
-
-Answer = dict[str, Any]
 
 THUMB = 320
 """Pixels of a finished cell's longer side in the sheet; the picture itself is fetched when somebody looks closer."""
 
 TILE = 160
-"""Pixels of a developing cell's longer side: 64 of them are a frame of about 100 KB."""
+"""Pixels of a developing cell's longer side."""
+
+SPRITE = 960
+"""Pixels of the longer side of all developing cells together: however many they are, a frame stays below some 250 KB."""
 
 MAX_VOTES = 2000
 """Votes of one blind test: choix takes about half a millisecond for each."""
@@ -76,13 +76,16 @@ class LiveSheet:
         return {"labels": plan.labels, "titles": plan.titles, "cells": cells, "heading": plan.heading}
 
     def _frame(self, job: Job, asked: Answer) -> Answer:
-        """What has changed since the version that the script has seen, with one picture for all cells that develop."""
+        """What has changed since the version that the script has seen, with one picture for all cells that develop.
+
+        A page that was just `turned` to needs that picture even when nothing has changed.
+        """
         standing = job.standing()
         seen, page = _whole(asked, "seen"), _whole(asked, "page")
         # Of this standing, not of the job: its last cell may end meanwhile, and nobody asks again after "done".
         ended = sum(isinstance(event, TERMINAL) for event in standing.cells.values())
         answer: Answer = {"count": len(standing.plan.cells), "done": ended == len(standing.plan.cells)}
-        if standing.version == seen:
+        if standing.version == seen and not asked.get("turned"):
             return answer
         view = views.standing_view(job, standing)
         now = replace(view, cells=tuple(cell for cell in view.cells if cell.index not in standing.earlier) or view.cells)
@@ -99,7 +102,7 @@ class LiveSheet:
         """All cells of a page at one part of their way: after step `at` of the longest run, the others in proportion."""
         at, longest, page = _whole(asked, "at"), max(_whole(asked, "longest"), 1), _whole(asked, "page")
         standing = job.standing()
-        cells = [cell for cell in views.standing_view(job, standing).cells if _page_of(standing, cell.index) == page]
+        cells = [cell for cell in views.standing_view(job, standing).cells if standing.plan.cell(cell.index).place[2] == page]
         wanted = {cell.index: max(1, round(at / longest * cell.total)) for cell in cells if cell.total}
         there = {cell.index: min(wanted[cell.index], cell.step) for cell in cells if cell.index in wanted and cell.step}
         whole = all(cell.ended or there.get(cell.index) == wanted.get(cell.index, -1) for cell in cells)
@@ -173,7 +176,7 @@ class LiveSheet:
 
     def _take(self, job: Job, asked: Answer) -> Answer:
         """A file of the sheet, ready to be fetched."""
-        file = self.takeaway.write(job, _text(asked, "kind"), _whole(asked, "page"))
+        file = self.takeaway.write(job, _text(asked, "kind"), _whole(asked, "page"), self.ask)
         return {"url": file_src(file), "name": file.name}
 
     def _stop(self, job: Job, asked: Answer) -> Answer:
@@ -185,13 +188,13 @@ class LiveSheet:
 
 
 def sprite(images: Mapping[int, Image.Image]) -> Answer | None:
-    """Many pictures in one, in rows of equal tiles; None for none. A tile takes the largest one's size, up to TILE."""
+    """Many pictures in one, in rows of equal tiles; None for none. A tile takes the largest one's size, up to TILE and its share of SPRITE."""
     if not images:
         return None
     width, height = (max(image.size[side] for image in images.values()) for side in (0, 1))
-    scale = min(1.0, TILE / max(width, height))
-    width, height = max(1, round(width * scale)), max(1, round(height * scale))
     across = math.ceil(math.sqrt(len(images)))
+    scale = min(1.0, TILE / max(width, height), SPRITE / across / max(width, height))
+    width, height = max(1, round(width * scale)), max(1, round(height * scale))
     sheet = Image.new("RGB", (across * width, math.ceil(len(images) / across) * height))
     for place, image in enumerate(images.values()):
         tile = image if image.size == (width, height) else image.resize((width, height), Image.Resampling.BILINEAR)
@@ -262,10 +265,6 @@ def _finished(job: Job) -> dict[int, Made]:
     return {index: made for index, made in sorted(job.made().items()) if not made.provenance.unfinished}
 
 
-def _page_of(standing: Standing, index: int) -> int:
-    return next(cell.place[2] for cell in standing.plan.cells if cell.index == index)
-
-
 def _text(asked: Answer, name: str) -> str:
     value = asked.get(name)
     return value if isinstance(value, str) else ""
@@ -279,11 +278,7 @@ def _whole(asked: Answer, name: str) -> int:
 
 
 def _cell(job: Job, asked: Answer, name: str) -> Cell:
-    index = _whole(asked, name)
-    for cell in job.plan.cells:
-        if cell.index == index:
-            return cell
-    raise InvalidRequest("This cell is not part of the sheet any more.")
+    return job.plan.cell(_whole(asked, name))
 
 
 def _pairs(asked: Answer, name: str, cells: Mapping[int, Made]) -> list[tuple[int, int]]:

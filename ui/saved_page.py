@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from collections.abc import Callable
 from typing import Any
 
 from PIL import Image
@@ -18,9 +19,12 @@ from engine.events import Made
 from engine.job import Job
 from engine.plan import Plan, differences
 from engine.takeaway import GONE, picture_file
-from ui.live import Answer, LiveSheet
 from ui.theme import read_asset
 from ui.view import LOSSLESS_BELOW, data_uri, image_uri
+
+Answer = dict[str, Any]
+Ask = Callable[[Any], Answer]
+"""From the question of a sheet's script, {"question", "key", ...}, to its answer."""
 
 SCRIPTS = ("sheet.js", "loupe.js", "saved_page.js")
 STYLES = ("saved_page.css", "sheet.css")
@@ -55,11 +59,11 @@ PAGE = """<!doctype html>
 """
 
 
-def saved_page(live: LiveSheet, job: Job) -> str:
-    """The page of a job's sheet as it is now. Raises InvalidRequest when the job is not kept any more."""
+def saved_page(ask: Ask, job: Job) -> str:
+    """The page of a job's sheet as it is now, from a LiveSheet's answers. Raises InvalidRequest when the job is not kept any more."""
     script, style = ("\n".join(map(read_asset, names)) for names in (SCRIPTS, STYLES))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return PAGE.format(policy=POLICY.format(script=digest), style=style, script=script, held=_json(_held(live, job)))
+    return PAGE.format(policy=POLICY.format(script=digest), style=style, script=script, held=_json(_held(ask, job)))
 
 
 def _json(content: Any) -> str:
@@ -67,27 +71,29 @@ def _json(content: Any) -> str:
     return json.dumps(content, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
-def _held(live: LiveSheet, job: Job) -> Answer:
+def _held(ask: Ask, job: Job) -> Answer:
     """All that saved_page.js answers from. `changes` of each cell are against the first one; a picture stands there once."""
 
-    def ask(question: str, **details: int) -> Answer:
-        answer = live.ask({"question": question, "key": job.key, **details})
+    def answered(question: str, **details: int) -> Answer:
+        answer = ask({"question": question, "key": job.key, **details})
         if "error" in answer:
             raise InvalidRequest(answer["error"])
         return answer
 
     plan, made = job.plan, job.made()
-    frames = [ask("frame", seen=-1, page=page) for page in range(plan.shape[2])]
+    frames = [answered("frame", seen=-1, page=0)]
+    seen = frames[0]["version"]
+    frames += [answered("frame", seen=seen, page=page, turned=True) for page in range(1, plan.shape[2])]
     pictures = {index: _picture_uri(one) for index, one in made.items()}
     states = [_state(state, pictures) for state in frames[0]["cells"]]
     totals = {state["index"]: state["total"] for state in states}
     return {
-        "sheet": ask("sheet"),
+        "sheet": answered("sheet"),
         "status": frames[0]["status"] if frames[0]["done"] else f"{len(made)} of {len(plan.cells)} pictures when this page was saved",
         "states": states,
         "sprites": [frame["sprite"] for frame in frames],
-        "films": [_film(ask, page, _longest(plan, page, totals)) for page in range(plan.shape[2])],
-        "looks": {cell.index: _look(ask("look", cell=cell.index), made.get(cell.index), pictures) for cell in plan.cells},
+        "films": [_film(answered, page, _longest(plan, page, totals)) for page in range(plan.shape[2])],
+        "looks": {cell.index: _look(answered("look", cell=cell.index), made.get(cell.index), pictures) for cell in plan.cells},
         "changes": {cell.index: differences(plan.cells[0].recipe, cell.recipe) for cell in plan.cells},
         "pictures": pictures,
     }
@@ -119,11 +125,11 @@ def _longest(plan: Plan, page: int, totals: dict[int, int]) -> int:
     return max((totals.get(cell.index, 0) for cell in plan.cells if cell.place[2] == page), default=0)
 
 
-def _film(ask: Any, page: int, longest: int) -> list[Answer]:
+def _film(answered: Callable[..., Answer], page: int, longest: int) -> list[Answer]:
     """The page's cells after up to FILM_FRAMES steps, evenly spaced; the last one is in the pictures."""
     count = min(FILM_FRAMES, longest - 1)
     places = [round(1 + part * (longest - 2) / max(count - 1, 1)) for part in range(count)]
-    frames = [{"at": at, "sprite": ask("film", page=page, at=at, longest=longest)["sprite"]} for at in places]
+    frames = [{"at": at, "sprite": answered("film", page=page, at=at, longest=longest)["sprite"]} for at in places]
     return [frame for frame in frames if frame["sprite"]]
 
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 import threading
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
@@ -16,8 +17,7 @@ from engine.engine import Engine
 from engine.errors import InvalidRequest, NotSaved
 from engine.job import Job
 from engine.takeaway import animation, cells_zip, sheet_file
-from ui.live import LiveSheet
-from ui.saved_page import saved_page
+from ui.saved_page import Ask, saved_page
 
 KINDS = {"png": "the sheet", "zip": "all cells", "html": "a page", "webp": "the sheet developing"}
 
@@ -27,12 +27,12 @@ class Takeaway:
 
     def __init__(self, engine: Engine):
         self._engine = engine
-        self._live = LiveSheet(engine, self)
         self._lock = threading.Lock()
         self._folder: Path | None = None
 
-    def write(self, job: Job, kind: str, page: int) -> Path:
-        """The file of that kind, of the pictures there are now; `page` is the Z value that an animation shows.
+    def write(self, job: Job, kind: str, page: int, ask: Ask) -> Path:
+        """The file of that kind, of the pictures there are now; `page` is the Z value that an animation shows, `ask` gives
+        the answers that a saved page holds.
 
         gradio serves it, to whoever has the address: it holds the job's key, which only the job's own visitor was given.
         Raises InvalidRequest for another kind and while there is no picture, NotSaved when the disk does not take it.
@@ -44,22 +44,22 @@ class Takeaway:
         if not job.made():
             raise InvalidRequest("There is no picture yet: wait for the first one.")
         try:
-            return self._replaced(self._folder_of(job) / _name(job, kind), job, kind, page)
+            return self._replaced(self._folder_of(job) / _name(job, kind), lambda stream: self._fill(stream, job, kind, page, ask))
         except OSError as error:
             raise NotSaved(f"The file could not be written: {error.strerror or error}. Make room on the disk, then try again.") from error
 
-    def _replaced(self, target: Path, job: Job, kind: str, page: int) -> Path:
+    def _replaced(self, target: Path, fill: Callable[[BinaryIO], None]) -> Path:
         """`target`, written under another name first: an earlier one may just be on its way to somebody."""
         handle, unfinished = tempfile.mkstemp(dir=target.parent)
         try:
             with os.fdopen(handle, "wb") as stream:
-                self._fill(stream, job, kind, page)
+                fill(stream)
             os.replace(unfinished, target)
         finally:
             Path(unfinished).unlink(missing_ok=True)
         return target
 
-    def _fill(self, stream: BinaryIO, job: Job, kind: str, page: int) -> None:
+    def _fill(self, stream: BinaryIO, job: Job, kind: str, page: int, ask: Ask) -> None:
         plan, made, failures = job.plan, job.made(), job.failures()
         if kind == "png":
             stream.write(sheet_file(plan, made, failures))
@@ -68,7 +68,7 @@ class Takeaway:
         elif kind == "webp":
             stream.write(animation(plan, made, partial(self._engine.frames, job), page, failures))
         else:
-            stream.write(saved_page(self._live, job).encode("utf-8", "replace"))
+            stream.write(saved_page(ask, job).encode("utf-8", "replace"))
 
     def _folder_of(self, job: Job) -> Path:
         """Where a job's files are. Those of jobs that are kept no longer go."""

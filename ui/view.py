@@ -73,7 +73,7 @@ class JobView:
             return self._summary()
         if self.loading:
             return self.loading
-        begun = [cell for cell in self.cells if cell.total]
+        begun = [cell for cell in self.cells if cell.total and not cell.reused]
         if not begun:
             return f"Waiting: {counted(self.ahead, 'picture')} before yours." if self.ahead else "Starting ..."
         return _progress_line(self.cells, self.seconds or max(cell.elapsed for cell in begun))
@@ -194,11 +194,11 @@ def data_uri(content: bytes, kind: str) -> str:
 
 
 def _progress_line(cells: tuple[CellView, ...], seconds: float) -> str:
-    begun = [cell for cell in cells if cell.total]
-    typical = begun[0].total
+    made_here = [cell for cell in cells if not cell.reused]  # what came from the disk took no step
+    typical = next(cell.total for cell in made_here if cell.total)
     dropped = {"stopped", "failed"}  # their missing steps will never be made
-    done = sum(cell.total if cell.state == "finished" else cell.step for cell in cells)
-    total = sum(cell.step if cell.state in dropped else cell.total or typical for cell in cells)
+    done = sum(cell.total if cell.state == "finished" else cell.step for cell in made_here)
+    total = sum(cell.step if cell.state in dropped else cell.total or typical for cell in made_here)
     pace = Pace(done, total, seconds)
     if len(cells) == 1:
         where = f"step {cells[0].step} of {cells[0].total}"

@@ -48,7 +48,7 @@ class Denoiser:
     @torch.inference_mode()
     def admit(
         self, key: Key, recipe: Recipe, *, owner: str = "", exact: bool = False, latents: torch.Tensor | None = None,
-        together: bool = False,
+        job: str = "", together: bool = False,
     ) -> Trajectory:  # fmt: skip
         """A new trajectory, at its noise. It takes part in the next tick.
 
@@ -71,7 +71,7 @@ class Denoiser:
             latents=start.to(self.family.device) * scheduler.init_noise_sigma,
             conditioning=(self.family.encode(recipe.full_negative_prompt), prompt) if recipe.guided else (prompt,),
             origin=first_origin(recipe) if latents is None else key,
-            together=together,
+            job=job, together=together,
         )  # fmt: skip
         if exact and trajectory.rows > self.packer.exact_rows:
             raise ValueError(f"exact_rows={self.packer.exact_rows} is too small for a guided image")

@@ -37,7 +37,9 @@ class Kept:
     """None once its model has made way for another's."""
     previewers: Previewers
     revision: str
+    weights: str
     live: bool = True
+    """Whether a picture may still be developed of it."""
 
     @property
     def bytes(self) -> int:
@@ -98,12 +100,13 @@ class TorchDevice:
             torch.cuda.empty_cache()
 
     def admit(
-        self, key: Key, recipe: Recipe, *, owner: str = "", exact: bool = False, latents: Any | None = None, together: bool = False
-    ) -> int:
+        self, key: Key, recipe: Recipe, *, owner: str = "", exact: bool = False, latents: Any | None = None,
+        job: str = "", together: bool = False,
+    ) -> int:  # fmt: skip
         start = None if latents is None else torch.as_tensor(latents)
-        trajectory = self.denoiser.admit(key, recipe, owner=owner, exact=exact, latents=start, together=together)
+        trajectory = self.denoiser.admit(key, recipe, owner=owner, exact=exact, latents=start, job=job, together=together)
         assert self._loaded is not None
-        self._kept[key] = Kept(trajectory, self._loaded.family, self._loaded.previewers, self._loaded.revision)
+        self._kept[key] = Kept(trajectory, self._loaded.family, self._loaded.previewers, self._loaded.revision, self._loaded.weights)
         return trajectory.total
 
     def tick(self) -> list[Advance]:
@@ -137,9 +140,9 @@ class TorchDevice:
 
     def facts(self, key: Key | None = None) -> DeviceFacts:
         if key is not None:
-            revision, bucket = self._kept[key].revision, self._kept[key].trajectory.bucket
+            revision, weights, bucket = self._kept[key].revision, self._kept[key].weights, self._kept[key].trajectory.bucket
         elif self._loaded is not None:
-            revision, bucket = self._loaded.revision, 0
+            revision, weights, bucket = self._loaded.revision, self._loaded.weights, 0
         else:
             raise ModelUnavailable("No model is loaded yet: try again in a moment.")
         name = torch.cuda.get_device_name(self._device) if self.kind == "cuda" else "cpu"
@@ -147,11 +150,14 @@ class TorchDevice:
             "darkroom": engine.__version__, "torch": torch.__version__,
             "diffusers": diffusers.__version__, "transformers": transformers.__version__,
         }  # fmt: skip
-        return DeviceFacts(revision, name, str(self._dtype).removeprefix("torch."), bucket, versions)
+        return DeviceFacts(revision, weights, name, str(self._dtype).removeprefix("torch."), bucket, versions)
 
     def drop(self, key: Key) -> None:
         if self._denoiser is not None:
             self._denoiser.drop(key)
+
+    def settle(self, key: Key) -> None:
+        self.drop(key)
         if key in self._kept:
             self._kept[key].live = False
             self._kept[key].trajectory.rest()

@@ -26,6 +26,8 @@ class Loaded:
     family: StableDiffusion
     previewers: Previewers
     revision: str
+    weights: str
+    """Digest of all that decides what it draws."""
 
 
 def pick_device(wanted: str | None = None) -> torch.device:
@@ -55,7 +57,7 @@ def load(spec: ModelSpec, device: torch.device, dtype: torch.dtype, report: Repo
     family = FAMILIES[spec.family](pipeline, device)
     revision = model_revision(folder)
     factors = linear_factors(family, spec.latent_rgb, cache, revision)
-    return Loaded(spec, family, Previewers(family, factors, _tiny_decoder(spec, family)), revision)
+    return Loaded(spec, family, Previewers(family, factors, _tiny_decoder(spec, family)), revision, weights_digest(folder))
 
 
 def fetch(spec: ModelSpec, report: Report) -> Path:
@@ -86,6 +88,19 @@ def fetch(spec: ModelSpec, report: Report) -> Path:
             f"{spec.title} is not on this machine and the model hub cannot be reached: connect and try again,"
             " or choose the Starter model, which needs no download."
         ) from error
+
+
+def weights_digest(folder: Path) -> str:
+    """SHA-256 over a model's folder: the hub's commit of a downloaded snapshot, else its weights, configs and tokenizer by
+    name and content. Another decoder or text encoder beside the same network is another model."""
+    if folder.parent.name == "snapshots":
+        return folder.name
+    digest = hashlib.sha256()
+    for file in sorted(file for kind in ("*.json", "*.txt", "*.safetensors") for file in folder.rglob(kind)):
+        digest.update(file.relative_to(folder).as_posix().encode() + b"\0")
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
 
 
 def model_revision(folder: Path) -> str:

@@ -30,8 +30,9 @@ class Trajectory:
     """(unconditional, conditional) when guided, (conditional,) when not: one row of the network's batch each."""
     origin: Hashable
     """What its latents before the first step depend on; images of one origin are shown to the network once then."""
+    job: str = ""
     together: bool = False
-    """Whether it takes turns with its owner's other images, or waits for earlier ones to be finished."""
+    """Whether it takes turns with its job's other images, or waits for earlier ones to be finished."""
     step: int = 0
     bucket: int = 0
     """The widest batch it has been part of, in rows."""
@@ -44,7 +45,7 @@ class Trajectory:
 
     def load(self) -> Load:
         """What it asks of the next network call."""
-        options = {"exact": self.exact, "owner": self.owner, "together": self.together}
+        options = {"exact": self.exact, "owner": self.owner, "job": self.job, "together": self.together}
         return load_of(self.recipe, self.key, self.step, origin=self.origin, **options)
 
     def __post_init__(self) -> None:

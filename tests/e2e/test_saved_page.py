@@ -15,6 +15,7 @@ from engine.recipe import make_recipe
 from tests.engine.test_axes import OFFER
 from tests.engine.test_worker import running
 from tests.fake_device import FakeDevice
+from ui.live import LiveSheet
 from ui.takeaway import Takeaway
 
 pytestmark = pytest.mark.browser
@@ -46,7 +47,7 @@ def saved_file(engine: Engine, x: str = "seed: 1, 2, 3", y: str = "cfg: 4, 8", z
     given = {"prompt": "a red cat", "width": 64, "height": 64, "steps": 4, **recipe}
     job = engine.submit(plan_grid(Grid(recipe=make_recipe(**given), **lines), OFFER))
     job.wait()
-    return Takeaway(engine).write(job, "html", 0)
+    return Takeaway(engine).write(job, "html", 0, LiveSheet(engine, Takeaway(engine)).ask)
 
 
 @pytest.fixture

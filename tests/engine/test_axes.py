@@ -175,7 +175,7 @@ def test_random_seeds_stand_where_they_were_written() -> None:
 
 def test_a_drawn_seed_differs_from_those_written_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
     draws = iter([5, 5, 6, 6, 8])
-    monkeypatch.setattr("engine.plan.random_seed", lambda: next(draws))
+    monkeypatch.setattr("random.SystemRandom.randrange", lambda source, most: next(draws))
     assert read("seed", "2 random, 5") == [6, 8, 5]
 
 

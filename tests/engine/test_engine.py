@@ -253,7 +253,7 @@ def test_an_extension_keeps_to_the_limits(tmp_path, device):
             engine.extend(job, Plan((*grown.cells, Cell(3, grown.cells[0].recipe))))
         with pytest.raises(InvalidRequest, match="Steps must be at most 10 here"):
             engine.extend(job, Plan((*job.plan.cells, Cell(2, job.plan.cells[0].recipe.replace(steps=11)))))
-        with pytest.raises(ValueError, match="can only grow"):
+        with pytest.raises(InvalidRequest, match="The grid has just grown: try again"):
             engine.extend(job, plan_of(engine, 3, seed=1))
         device.hold()
         running_job = engine.submit(plan_of(engine), owner="A")

@@ -23,7 +23,10 @@ from engine.outputs import write_picture
 from engine.recipe import Recipe, Style
 from tests.conftest import ROOT
 
-FACTS = DeviceFacts("revision", "cpu", "float32", 0, {"darkroom": "1", "torch": "2"})
+FACTS = DeviceFacts("revision", "weights", "cpu", "float32", 0, {"darkroom": "1", "torch": "2"})
+PICTURES = Path("outputs")
+"""The folder whose pictures an index is of."""
+
 RECIPE = Recipe(prompt="an owl", seed=7, steps=4, width=64, height=64)
 
 
@@ -50,7 +53,7 @@ def file(tmp_path):
 
 @pytest.fixture
 def history(file):
-    history = History(file)
+    history = History(file, PICTURES)
     yield history
     history.close()
 
@@ -59,22 +62,22 @@ def test_what_was_remembered_is_found(history, tmp_path):
     made = draw(tmp_path)
     assert history.find(RECIPE, False, FACTS) is None
     assert not history.knows(RECIPE, False, FACTS)
-    history.remember(made)
+    history.remember(made, FACTS)
     assert history.knows(RECIPE, False, FACTS)
     assert history.find(RECIPE, False, FACTS) == made
     assert history.find(RECIPE, False, FACTS).image.getpixel((0, 0)) == (0, 128, 128)
 
 
 def test_the_bucket_does_not_matter(history, tmp_path):
-    history.remember(draw(tmp_path))
+    history.remember(draw(tmp_path), FACTS)
     assert history.knows(RECIPE, False, replace(FACTS, bucket=16))
 
 
 def test_what_was_remembered_is_found_after_a_restart(history, file, tmp_path):
     made = draw(tmp_path)
-    history.remember(made)
+    history.remember(made, FACTS)
     history.close()
-    later = History(file)
+    later = History(file, PICTURES)
     assert later.find(RECIPE, False, FACTS) == made
     later.close()
 
@@ -82,7 +85,7 @@ def test_what_was_remembered_is_found_after_a_restart(history, file, tmp_path):
 def test_a_picture_remembered_by_a_relative_path_is_found_from_elsewhere(history, tmp_path, monkeypatch):
     made = draw(tmp_path / "pictures")
     monkeypatch.chdir(tmp_path)
-    history.remember(replace(made, path=made.path.relative_to(tmp_path)))
+    history.remember(replace(made, path=made.path.relative_to(tmp_path)), FACTS)
     monkeypatch.chdir(ROOT)
     assert history.find(RECIPE, False, FACTS) == made
 
@@ -96,7 +99,7 @@ def test_a_picture_remembered_by_a_relative_path_is_found_from_elsewhere(history
     ids=lambda changes: next(iter(changes)),
 )  # fmt: skip
 def test_another_recipe_is_another_picture(history, tmp_path, changes):
-    history.remember(draw(tmp_path))
+    history.remember(draw(tmp_path), FACTS)
     other = RECIPE.replace(**changes)
     assert (history.knows(other, False, FACTS), history.find(other, False, FACTS)) == (False, None)
     assert history.knows(RECIPE, False, FACTS)
@@ -111,32 +114,40 @@ def test_every_field_of_a_recipe_counts():
 @pytest.mark.parametrize(
     ("exact", "facts"),
     [
-        (True, FACTS), (False, replace(FACTS, model_revision="newer")), (False, replace(FACTS, device="NVIDIA H100")),
+        (True, FACTS), (False, replace(FACTS, weights="newer")), (False, replace(FACTS, device="NVIDIA H100")),
         (False, replace(FACTS, dtype="float16")), (False, replace(FACTS, versions={"darkroom": "1", "torch": "3"})),
         (False, replace(FACTS, versions={"darkroom": "1"})),
     ],
     ids=["exactness", "weights", "device", "numbers", "version", "library"],
 )  # fmt: skip
 def test_made_another_way_it_is_another_picture(history, tmp_path, exact, facts):
-    history.remember(draw(tmp_path))
+    history.remember(draw(tmp_path), FACTS)
     assert (history.knows(RECIPE, exact, facts), history.find(RECIPE, exact, facts)) == (False, None)
     made = draw(tmp_path, color="red", provenance=provenance_of(facts, exact=exact), name="another")
-    history.remember(made)
+    history.remember(made, facts)
     assert history.find(RECIPE, exact, facts) == made
     assert history.find(RECIPE, False, FACTS).path.name == "picture.png"
 
 
+def test_pictures_of_another_folder_are_not_found(history, file, tmp_path):
+    """A page serves only its own outputs: a command line's --out lies elsewhere."""
+    history.remember(draw(tmp_path), FACTS)
+    elsewhere = History(file, Path("elsewhere"))
+    assert not elsewhere.knows(RECIPE, False, FACTS)
+    elsewhere.close()
+
+
 def test_only_finished_pictures_on_disk_are_remembered(history, file, tmp_path):
-    history.remember(draw(tmp_path, provenance=provenance_of(step=3)))
-    history.remember(Made(RECIPE, provenance_of(), "0" * 64, pixels=Image.new("RGB", (64, 64)), unsaved="The disk is full."))
+    history.remember(draw(tmp_path, provenance=provenance_of(step=3)), FACTS)
+    history.remember(Made(RECIPE, provenance_of(), "0" * 64, pixels=Image.new("RGB", (64, 64)), unsaved="The disk is full."), FACTS)
     assert not file.exists()
     assert not history.knows(RECIPE, False, FACTS)
 
 
 def test_the_last_picture_of_a_recipe_counts(history, tmp_path):
-    history.remember(draw(tmp_path))
+    history.remember(draw(tmp_path), FACTS)
     newer = draw(tmp_path, color="red", name="newer")
-    history.remember(newer)
+    history.remember(newer, FACTS)
     assert history.find(RECIPE, False, FACTS) == newer
 
 
@@ -168,24 +179,24 @@ CHANGES = {
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
 def test_a_file_that_has_changed_is_not_used_and_is_forgotten(history, tmp_path, change):
     made = draw(tmp_path)
-    history.remember(made)
+    history.remember(made, FACTS)
     change(made)
     assert history.knows(RECIPE, False, FACTS)  # it does not look
     assert history.find(RECIPE, False, FACTS) is None
     assert not history.knows(RECIPE, False, FACTS)
     again = draw(tmp_path, name="again")
-    history.remember(again)
+    history.remember(again, FACTS)
     assert history.find(RECIPE, False, FACTS) == again
 
 
 def test_a_picture_remembered_while_the_old_file_is_looked_at_is_not_forgotten(history, file, tmp_path, monkeypatch):
     old, new = draw(tmp_path, name="old"), draw(tmp_path, name="new")
-    history.remember(old)
+    history.remember(old, FACTS)
     old.path.unlink()
-    read, other = metadata.read_record, History(file)
+    read, other = metadata.read_record, History(file, PICTURES)
 
     def read_slowly(path: Path):
-        other.remember(new)
+        other.remember(new, FACTS)
         return read(path)
 
     with monkeypatch.context() as patch:
@@ -201,7 +212,7 @@ def test_a_picture_remembered_while_the_old_file_is_looked_at_is_not_forgotten(h
 def test_a_damaged_index_is_said_once_and_nothing_is_found(history, file, tmp_path, caplog):
     file.parent.mkdir(parents=True)
     file.write_bytes(b"not a database " * 100)
-    history.remember(draw(tmp_path))
+    history.remember(draw(tmp_path), FACTS)
     assert history.find(RECIPE, False, FACTS) is None
     assert not history.knows(RECIPE, False, FACTS)
     [line] = warnings_in(caplog)
@@ -211,19 +222,19 @@ def test_a_damaged_index_is_said_once_and_nothing_is_found(history, file, tmp_pa
 
 
 def test_an_index_damaged_while_it_is_open_is_no_trouble(file, tmp_path, caplog):
-    first = History(file)
+    first = History(file, PICTURES)
     for seed in range(200):
-        first.remember(Made(RECIPE.replace(seed=seed), provenance_of(), "0" * 64, tmp_path / "picture.png"))
+        first.remember(Made(RECIPE.replace(seed=seed), provenance_of(), "0" * 64, tmp_path / "picture.png"), FACTS)
     first.close()
-    history = History(file)
+    history = History(file, PICTURES)
     assert history.knows(RECIPE, False, FACTS)
     content = bytearray(file.read_bytes())
     content[4096:] = os.urandom(1) * (len(content) - 4096)
     file.write_bytes(content)
-    later = History(file)
+    later = History(file, PICTURES)
     for one in (history, later):
         assert one.find(RECIPE.replace(seed=150), False, FACTS) is None
-        one.remember(draw(tmp_path))
+        one.remember(draw(tmp_path), FACTS)
         one.close()
     assert warnings_in(caplog)
 
@@ -233,7 +244,7 @@ def test_an_index_of_a_later_version_is_left_alone(history, file, tmp_path, capl
     later = sqlite3.connect(file)
     later.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
     later.close()
-    history.remember(draw(tmp_path))
+    history.remember(draw(tmp_path), FACTS)
     assert history.find(RECIPE, False, FACTS) is None
     [line] = warnings_in(caplog)
     assert f"written by another version of Darkroom ({SCHEMA_VERSION + 1})" in line
@@ -246,22 +257,22 @@ def test_a_file_in_the_place_of_the_folder_costs_only_the_reuse(history, file, t
     file.parent.parent.mkdir()
     file.parent.write_text("mine")
     made = draw(tmp_path)
-    history.remember(made)
+    history.remember(made, FACTS)
     assert history.find(RECIPE, False, FACTS) is None
     assert warnings_in(caplog)
     assert file.parent.read_text() == "mine"
     file.parent.unlink()
-    history.remember(made)
+    history.remember(made, FACTS)
     assert history.find(RECIPE, False, FACTS) == made
 
 
 def test_a_folder_in_the_place_of_the_file_costs_only_the_reuse(history, file, tmp_path, caplog):
     file.mkdir(parents=True)
     made = draw(tmp_path)
-    history.remember(made)
+    history.remember(made, FACTS)
     assert warnings_in(caplog)
     file.rmdir()
-    history.remember(made)
+    history.remember(made, FACTS)
     assert history.find(RECIPE, False, FACTS) == made
 
 
@@ -270,10 +281,10 @@ def test_a_folder_that_may_not_be_written_costs_only_the_reuse(history, file, tm
     file.parent.mkdir(parents=True)
     file.parent.chmod(0o555)
     made = draw(tmp_path)
-    history.remember(made)
+    history.remember(made, FACTS)
     assert warnings_in(caplog)
     file.parent.chmod(0o755)
-    history.remember(made)
+    history.remember(made, FACTS)
     assert history.find(RECIPE, False, FACTS) == made
 
 
@@ -283,20 +294,20 @@ def test_a_busy_index_may_be_free_again(history, file, tmp_path, caplog, monkeyp
     assert not history.knows(RECIPE, False, FACTS)
     other = sqlite3.connect(file, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    history.remember(made)
+    history.remember(made, FACTS)
     assert ["locked" in line for line in warnings_in(caplog)] == [True]
     assert not history.knows(RECIPE, False, FACTS)  # reading goes on
     other.execute("ROLLBACK")
     other.close()
-    history.remember(made)
+    history.remember(made, FACTS)
     assert history.find(RECIPE, False, FACTS) == made
 
 
 def test_a_path_that_is_no_text_costs_only_its_own_reuse(history, tmp_path, caplog):
     made = draw(tmp_path)
-    history.remember(replace(made, path=Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff/picture.png"))))
+    history.remember(replace(made, path=Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff/picture.png"))), FACTS)
     assert len(warnings_in(caplog)) == 1
-    history.remember(made)
+    history.remember(made, FACTS)
     assert history.find(RECIPE, False, FACTS) == made
 
 
@@ -304,12 +315,12 @@ FILL = """
 import logging, sys
 from pathlib import Path
 from engine.history import History
-from tests.engine.test_history import FACTS, RECIPE, draw, provenance_of
+from tests.engine.test_history import FACTS, PICTURES, RECIPE, draw, provenance_of
 logging.basicConfig(stream=sys.stdout, format="logged %(message)s")
 disk, elsewhere = map(Path, sys.argv[1:])
-history = History(disk / "pictures.sqlite")
+history = History(disk / "pictures.sqlite", PICTURES)
 made = draw(elsewhere)
-history.remember(made)
+history.remember(made, FACTS)
 filler = disk / "filler"
 try:
     with filler.open("wb", buffering=0) as stream:
@@ -318,10 +329,10 @@ try:
 except OSError:
     pass
 for seed in range(100):
-    history.remember(draw(elsewhere, RECIPE.replace(seed=100 + seed), name=str(seed)))
+    history.remember(draw(elsewhere, RECIPE.replace(seed=100 + seed), name=str(seed)), FACTS)
 print("still found", history.find(RECIPE, False, FACTS) == made)
 filler.unlink()
-history.remember(draw(elsewhere, RECIPE.replace(seed=300), name="last"))
+history.remember(draw(elsewhere, RECIPE.replace(seed=300), name="last"), FACTS)
 print("next found", history.knows(RECIPE.replace(seed=300), False, FACTS))
 history.close()
 """
@@ -350,14 +361,14 @@ def test_a_full_disk_costs_only_what_did_not_fit(tmp_path: Path) -> None:
 
 
 def test_two_on_one_file_agree(file, tmp_path):
-    histories, pictures, trouble = [History(file), History(file)], 30, []
+    histories, pictures, trouble = [History(file, PICTURES), History(file, PICTURES)], 30, []
     mades = [draw(tmp_path, RECIPE.replace(seed=seed), name=str(seed)) for seed in range(2 * pictures)]
     start = threading.Barrier(2)
 
     def write(history: History, mine: list[Made]) -> None:
         start.wait()
         for made in mine:
-            history.remember(made)
+            history.remember(made, FACTS)
             if history.find(made.recipe, False, FACTS) != made:
                 trouble.append(made)
 
@@ -374,7 +385,7 @@ def test_two_on_one_file_agree(file, tmp_path):
 
 def test_those_who_open_a_new_file_at_once_wait_for_each_other(tmp_path, caplog):
     for attempt in range(20):
-        histories = [History(tmp_path / str(attempt) / "pictures.sqlite") for _ in range(3)]
+        histories = [History(tmp_path / str(attempt) / "pictures.sqlite", PICTURES) for _ in range(3)]
         start = threading.Barrier(len(histories))
 
         def open_it(history: History, start: threading.Barrier = start) -> None:
@@ -393,7 +404,7 @@ def test_those_who_open_a_new_file_at_once_wait_for_each_other(tmp_path, caplog)
 
 def test_one_is_used_from_many_threads(history, tmp_path):
     mades = [draw(tmp_path, RECIPE.replace(seed=seed), name=str(seed)) for seed in range(20)]
-    threads = [threading.Thread(target=history.remember, args=(made,)) for made in mades]
+    threads = [threading.Thread(target=history.remember, args=(made, FACTS)) for made in mades]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -402,16 +413,16 @@ def test_one_is_used_from_many_threads(history, tmp_path):
 
 
 def test_closing_is_final(file, tmp_path, caplog):
-    history = History(file)
+    history = History(file, PICTURES)
     made = draw(tmp_path)
-    history.remember(made)
+    history.remember(made, FACTS)
     history.close()
     history.close()
     assert history.find(RECIPE, False, FACTS) is None
     assert not history.knows(RECIPE, False, FACTS)
-    history.remember(draw(tmp_path, RECIPE.replace(seed=8), name="later"))
+    history.remember(draw(tmp_path, RECIPE.replace(seed=8), name="later"), FACTS)
     assert warnings_in(caplog) == []
-    later = History(file)
+    later = History(file, PICTURES)
     assert not later.knows(RECIPE.replace(seed=8), False, FACTS)
     assert later.knows(RECIPE, False, FACTS)
     later.close()

@@ -48,6 +48,22 @@ def test_rows_of_one_name_are_computed_once() -> None:
     assert (call.images, call.rows, call.width) == ((0, 1, 2), ("same", ("own", 0), ("own", 1), ("own", 2)), 4)
 
 
+def test_an_owners_jobs_take_turns_whatever_their_images_have_come_to() -> None:
+    early = {("early", i): Load((("early", i),), (8, 8), job="early", behind=5) for i in range(4)}
+    late = {("late", i): Load((("late", i),), (8, 8), job="late") for i in range(4)}
+    packer = Packer(max_rows=2)
+    assert {job for job, _ in packer.pick({**early, **late}).images} == {"early", "late"}
+    one_by_one = Packer(max_rows=1)
+    assert [one_by_one.pick({**early, **late}).images[0][0] for _ in range(4)] == ["early", "late", "early", "late"]
+
+
+def test_a_visitor_with_many_jobs_gets_no_more_than_one_with_one() -> None:
+    many = {("many", i): Load((("many", i),), (8, 8), owner="many", job=str(i)) for i in range(6)}
+    one = {("one", i): Load((("one", i),), (8, 8), owner="one", job="its own") for i in range(6)}
+    picked = Packer(max_rows=6).pick({**many, **one}).images
+    assert sorted(owner for owner, _ in picked) == ["many"] * 3 + ["one"] * 3
+
+
 def test_an_image_that_does_not_fit_leaves_room_for_a_smaller_one() -> None:
     waiting = {"two": Load((1, 2), (8, 8)), "two more": Load((3, 4), (8, 8)), "one": Load((5,), (8, 8))}
     assert Packer(max_rows=3).pick(waiting).images == ("two", "one")

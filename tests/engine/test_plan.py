@@ -19,10 +19,9 @@ from engine.plan import (
     load_grids,
     plan_grid,
     plan_images,
-    random_seed,
     refine,
 )
-from engine.recipe import MAX_SEED, RANDOM_SEEDS, Style, make_recipe
+from engine.recipe import MAX_SEED, RANDOM_SEEDS, Style, make_recipe, random_seed
 from tests.conftest import ROOT
 
 CATALOG = Catalog([ModelSpec(name="starter", title="Starter", source="owner/starter")])

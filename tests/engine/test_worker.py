@@ -82,8 +82,7 @@ def kinds(job: Job) -> list[str]:
 
 
 def files(engine: Engine) -> list[Path]:
-    """What lies under outputs, but for what only Darkroom itself reads."""
-    return [file for file in engine.outputs.rglob("*") if file.is_file() and ".cache" not in file.parts]
+    return [file for file in engine.outputs.rglob("*") if file.is_file()]
 
 
 def provenance(file: Path) -> dict:
@@ -293,7 +292,31 @@ def test_a_stopped_image_is_developed_before_it_may_have_to_make_room(engine, de
     engine.stop(job)
     device.let()
     assert kinds(job) == ["Cancelled"]
-    assert [call[0] for call in device.history][-2:] == ["picture", "drop"]
+    assert [call[0] for call in device.history][-4:] == ["drop", "picture", "settle", "drop"]
+
+
+def test_stopping_many_holds_up_nobody_else(engine, device):
+    """What they had become is developed one by one, between the ticks of others."""
+    device.hold()
+    mine = engine.submit(plan_of(engine, 8, steps=50), owner="A")
+    device.let()
+    wait_for(mine, at_step(1))
+    other = engine.submit(plan_of(engine, steps=50), owner="B")
+    engine.stop(mine)
+    device.let_go()
+    assert kinds(mine) == ["Cancelled"] * 8
+    ends(other)
+    calls = [call[0] for call in device.history if call[0] in {"picture", "tick"}]
+    between = calls[calls.index("picture") :][:16]
+    assert between == ["picture", "tick"] * 8
+
+
+def test_a_model_that_cannot_be_installed_keeps_nobody_waiting_for_it(engine, device, monkeypatch):
+    def install(loaded):
+        raise RuntimeError("a driver's bug")
+
+    monkeypatch.setattr(device, "install", install)
+    engine.warm().result(timeout=20)
 
 
 def test_a_stopped_image_that_cannot_be_shown_is_still_stopped(engine, device):

@@ -160,7 +160,11 @@ def test_no_name_adds_nothing(nothing: str | None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "more", "result"), [("2, 5", "9, 12", "2, 5, 9, 12"), ("a, b || c", "d", "a, b || c || d"), ("blurry,", "red", "blurry,, red")]
-)
+    ("line", "more", "result"),
+    [
+        ("2, 5", "9, 12", "2, 5, 9, 12"), ("a, b || c", "d", "a, b || c || d"), ("blurry,", "red", "blurry,, red"),
+        ('"a || b", c', "d", '"a || b", c, d'),
+    ],
+)  # fmt: skip
 def test_more_values_are_separated_as_the_line_is(line: str, more: str, result: str) -> None:
     assert longer_line(line, more) == result

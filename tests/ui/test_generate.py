@@ -19,6 +19,7 @@ from engine.errors import NotSaved, OutOfMemory
 from engine.job import Job
 from engine.local import PRESETS
 from engine.metadata import read_picture
+from engine.outputs import OWN_FOLDER
 from tests.engine.test_worker import at_step, ends, files, wait_for
 from tests.ui.conftest import ANN, ASKED, BOB, Update, merged, pictures
 from ui.controls import KEEP, RANDOM
@@ -433,5 +434,7 @@ def test_pictures_are_served_and_other_files_are_not(served):
     assert time.monotonic() < deadline
     assert reply.status_code == 200
     assert reply.content == made.path.read_bytes()
-    for other in (PRESETS / "models.toml", made.path.parent.parent.parent / "elsewhere.png"):
+    index = engine.outputs.parent / OWN_FOLDER / "pictures.sqlite"  # it names everybody's pictures
+    assert index.is_file()
+    for other in (PRESETS / "models.toml", made.path.parent.parent.parent / "elsewhere.png", index):
         assert httpx.get(f"{address}gradio_api/file={other}").status_code in {403, 404}

@@ -7,7 +7,8 @@ import json
 import re
 import shutil
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -24,9 +25,9 @@ from engine.metadata import read_picture
 from engine.plan import AxisLine, Grid, plan_grid, plan_images
 from engine.recipe import make_recipe
 from tests.engine.test_axes import OFFER
-from tests.engine.test_worker import at_step, running, wait_for
-from tests.fake_device import FakeDevice
+from tests.engine.test_worker import at_step, wait_for
 from tests.ui.test_controls import in_a_loop
+from ui.live import LiveSheet
 from ui.takeaway import KINDS, Takeaway
 
 HOSTILE = "</script><script>window.hacked=1</script>${window.hacked=1}<!--"
@@ -41,19 +42,10 @@ def gradio_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def device() -> FakeDevice:
-    return FakeDevice()
-
-
-@pytest.fixture
-def engine(tmp_path: Path, device: FakeDevice) -> Iterator[Engine]:
-    with running(tmp_path, device) as engine:
-        yield engine
-
-
-@pytest.fixture
-def takeaway(engine: Engine) -> Takeaway:
-    return Takeaway(engine)
+def write(engine: Engine) -> Callable[[Job, str, int], Path]:
+    """Writes a file as the page has it written."""
+    live = LiveSheet(engine, Takeaway(engine))
+    return partial(live.takeaway.write, ask=live.ask)
 
 
 def submit(engine: Engine, x: str = "1, 2, 3", y: str = "4, 8", **recipe: Any) -> Job:
@@ -79,9 +71,9 @@ def held_in(page: Path) -> dict[str, Any]:
     return json.loads(re.search(r'<script type="application/json" id="held">(.*?)</script>', page.read_text(), re.DOTALL)[1])
 
 
-def test_the_files_are_what_their_names_say(engine, takeaway):
+def test_the_files_are_what_their_names_say(engine, write):
     job = done(engine)
-    files = {kind: takeaway.write(job, kind, 0) for kind in KINDS}
+    files = {kind: write(job, kind, 0) for kind in KINDS}
     assert [file.name for file in files.values()] == [f"darkroom seed x cfg.{kind}" for kind in KINDS]
     assert read_picture(files["png"]).grid == job.plan.grid
     assert len(zipfile.ZipFile(files["zip"]).namelist()) == 6 + 4
@@ -92,19 +84,19 @@ def test_the_files_are_what_their_names_say(engine, takeaway):
     assert {file.name for file in files["png"].parent.iterdir()} == {file.name for file in files.values()}
 
 
-def test_a_file_is_written_anew_each_time(engine, takeaway):
+def test_a_file_is_written_anew_each_time(engine, write):
     job = done(engine)
-    first = takeaway.write(job, "zip", 0)
+    first = write(job, "zip", 0)
     before = first.read_bytes()
     job.made()[0].path.unlink()
-    assert takeaway.write(job, "zip", 0) == first
+    assert write(job, "zip", 0) == first
     assert first.read_bytes() != before
     assert list(first.parent.iterdir()) == [first]
 
 
-def test_the_address_holds_the_jobs_key_and_gradio_serves_it(engine, takeaway, gradio_files):
+def test_the_address_holds_the_jobs_key_and_gradio_serves_it(engine, write, gradio_files):
     job = done(engine)
-    file = takeaway.write(job, "png", 0)
+    file = write(job, "png", 0)
     assert file.is_relative_to(gradio_files)
     assert job.key in file.parts
     assert job.id not in str(file)
@@ -114,75 +106,75 @@ def test_the_address_holds_the_jobs_key_and_gradio_serves_it(engine, takeaway, g
         address = f"{page.local_url}gradio_api/file="
         reply = httpx.get(address + quote(str(file)))
         assert (reply.status_code, reply.content) == (200, file.read_bytes())
-        saved = httpx.get(address + quote(str(takeaway.write(job, "html", 0))))
+        saved = httpx.get(address + quote(str(write(job, "html", 0))))
         assert saved.headers["content-disposition"].startswith("attachment"), "its scripts must never run on the page's own address"
         assert httpx.get(address + quote(str(file.parent))).status_code == 403
     finally:
         page.close(verbose=False)
 
 
-def test_files_of_jobs_that_are_kept_no_longer_go(engine, takeaway):
-    file = takeaway.write(done(engine), "png", 0)
+def test_files_of_jobs_that_are_kept_no_longer_go(engine, write):
+    file = write(done(engine), "png", 0)
     for _ in range(65):
         engine.submit(plan_images(make_recipe(width=64, height=64, steps=1), engine.catalog, engine.limits)).wait()
-    other = takeaway.write(done(engine), "png", 0)
+    other = write(done(engine), "png", 0)
     assert not file.parent.exists()
     assert other.exists()
 
 
-def test_a_folder_that_was_cleaned_away_is_made_again(engine, takeaway):
-    file = takeaway.write(done(engine), "png", 0)
+def test_a_folder_that_was_cleaned_away_is_made_again(engine, write):
+    file = write(done(engine), "png", 0)
     shutil.rmtree(file.parent.parent)
-    assert takeaway.write(done(engine), "png", 0).exists()
+    assert write(done(engine), "png", 0).exists()
 
 
 @pytest.mark.parametrize("kind", ["", "exe", "../png", "x" * 9000])
-def test_another_kind_is_refused(engine, takeaway, kind):
+def test_another_kind_is_refused(engine, write, kind):
     with pytest.raises(InvalidRequest, match="of a sheet; there is png, zip, html, webp") as caught:
-        takeaway.write(done(engine), kind, 0)
+        write(done(engine), kind, 0)
     assert len(str(caught.value)) < 120
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_before_the_first_picture_there_is_no_file(engine, takeaway, device, kind):
+def test_before_the_first_picture_there_is_no_file(engine, write, device, kind):
     device.hold()
     with pytest.raises(InvalidRequest, match="no picture yet"):
-        takeaway.write(submit(engine), kind, 0)
+        write(submit(engine), kind, 0)
 
 
-def test_pictures_of_no_grid_have_no_sheet(engine, takeaway):
+def test_pictures_of_no_grid_have_no_sheet(engine, write):
     job = engine.submit(plan_images(make_recipe(width=64, height=64, steps=1), engine.catalog, engine.limits))
     job.wait()
     with pytest.raises(InvalidRequest, match="no grid"):
-        takeaway.write(job, "png", 0)
+        write(job, "png", 0)
 
 
 @pytest.mark.parametrize("page", [-1, 1, 10**6])
-def test_a_page_that_is_not_there_has_no_animation(engine, takeaway, page):
+def test_a_page_that_is_not_there_has_no_animation(engine, write, page):
     with pytest.raises(InvalidRequest, match="no picture on this page"):
-        takeaway.write(done(engine), "webp", page)
+        write(done(engine), "webp", page)
 
 
-def test_a_full_disk_is_told_and_leaves_nothing(engine, takeaway, monkeypatch):
+def test_a_full_disk_is_told_and_leaves_nothing(engine, write, monkeypatch):
     job = done(engine)
-    file = takeaway.write(job, "png", 0)
+    file = write(job, "png", 0)
 
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("ui.takeaway.cells_zip", full)
     with pytest.raises(NotSaved, match="could not be written: No space left on device"):
-        takeaway.write(job, "zip", 0)
+        write(job, "zip", 0)
     assert list(file.parent.iterdir()) == [file]
 
 
 # ---- the saved page
 
 
-def test_a_saved_page_holds_all_that_its_scripts_ask_for(engine, takeaway, device):
+def test_a_saved_page_holds_all_that_its_scripts_ask_for(engine, write, device):
     device.step_errors[3] = (2, OutOfMemory("There is no room for this picture."))
     job = done(engine)
-    held = held_in(takeaway.write(job, "html", 0))
+    held = held_in(write(job, "html", 0))
     assert held["sheet"]["labels"] == [["1", "2", "3"], ["4", "8"], [""]]
     assert (held["sheet"]["heading"], held["status"]) == ("a red cat", "4 finished, 2 failed of 6 pictures")
     assert {state["index"]: state["state"] for state in held["states"]}[2] == "failed"
@@ -195,52 +187,52 @@ def test_a_saved_page_holds_all_that_its_scripts_ask_for(engine, takeaway, devic
     assert set(held["pictures"]) == {"0", "1", "3", "4"}
 
 
-def test_small_pictures_keep_their_settings_and_large_ones_are_made_smaller(engine, takeaway):
+def test_small_pictures_keep_their_settings_and_large_ones_are_made_smaller(engine, write):
     job = done(engine)
-    [uri, *_] = held_in(takeaway.write(job, "html", 0))["pictures"].values()
+    [uri, *_] = held_in(write(job, "html", 0))["pictures"].values()
     assert base64.b64decode(uri.removeprefix("data:image/png;base64,")) == job.made()[0].path.read_bytes()
     large = done(engine, x="1", y="4", width=1024, height=512)
-    [uri] = held_in(takeaway.write(large, "html", 0))["pictures"].values()
-    file = takeaway.write(large, "png", 0).with_suffix(".jpg")
+    [uri] = held_in(write(large, "html", 0))["pictures"].values()
+    file = write(large, "png", 0).with_suffix(".jpg")
     file.write_bytes(base64.b64decode(uri.removeprefix("data:image/jpeg;base64,")))
     with Image.open(file) as image:
         assert image.size == (768, 384)
 
 
-def test_a_long_run_has_a_bounded_film(engine, takeaway):
-    film = held_in(takeaway.write(done(engine, x="1", y="4", steps=150), "html", 0))["films"][0]
+def test_a_long_run_has_a_bounded_film(engine, write):
+    film = held_in(write(done(engine, x="1", y="4", steps=150), "html", 0))["films"][0]
     places = [frame["at"] for frame in film]
     assert len(places) == len(set(places)) == 50
     assert (places[0], places[-1]) == (1, 149)
 
 
-def test_cells_taken_from_the_disk_are_as_if_made_now(engine, takeaway):
+def test_cells_taken_from_the_disk_are_as_if_made_now(engine, write):
     first = done(engine)
     again = engine.submit(first.plan, reuse=True)
     again.wait()
-    one, other = (held_in(takeaway.write(job, "html", 0)) for job in (first, again))
+    one, other = (held_in(write(job, "html", 0)) for job in (first, again))
     assert (one["states"], one["films"], one["pictures"]) == (other["states"], other["films"], other["pictures"])
 
 
 @pytest.mark.parametrize("steps", [1, 2])
-def test_a_short_run_has_what_there_is(engine, takeaway, steps):
-    film = held_in(takeaway.write(done(engine, x="1", y="4", steps=steps), "html", 0))["films"][0]
+def test_a_short_run_has_what_there_is(engine, write, steps):
+    film = held_in(write(done(engine, x="1", y="4", steps=steps), "html", 0))["films"][0]
     assert [frame["at"] for frame in film] == [1][: steps - 1]
 
 
-def test_a_page_saved_on_the_way_says_so(engine, takeaway, device):
+def test_a_page_saved_on_the_way_says_so(engine, write, device):
     device.tick_seconds = 0.02
     grid = Grid(recipe=make_recipe(width=64, height=64), x=AxisLine(axis="steps", values="1, 150"))
     job = engine.submit(plan_grid(grid, OFFER))
     wait_for(job, at_step(3, cell=1))
-    held = held_in(takeaway.write(job, "html", 0))
+    held = held_in(write(job, "html", 0))
     engine.stop(job)
     assert held["status"] == "1 of 2 pictures when this page was saved"
     assert [state["state"] for state in held["states"]] == ["finished", "developing"]
     assert held["sprites"][0]["cells"] == [1]
 
 
-def test_a_page_that_travels_names_no_folder_of_this_machine(engine, takeaway, tmp_path, monkeypatch):
+def test_a_page_that_travels_names_no_folder_of_this_machine(engine, write, tmp_path, monkeypatch):
     def full(*_: Any) -> Path:
         raise NotSaved(f"The picture could not be saved in {tmp_path}.")
 
@@ -248,15 +240,15 @@ def test_a_page_that_travels_names_no_folder_of_this_machine(engine, takeaway, t
     gone.made()[0].path.unlink()
     monkeypatch.setattr("engine.worker.write_picture", full)
     for job in (gone, done(engine, prompt="another")):
-        page = takeaway.write(job, "html", 0)
+        page = write(job, "html", 0)
         assert str(tmp_path) not in page.read_text()
     assert held_in(page)["looks"]["0"]["status"].endswith("not saved")
-    states = {state["index"]: state for state in held_in(takeaway.write(gone, "html", 0))["states"]}
+    states = {state["index"]: state for state in held_in(write(gone, "html", 0))["states"]}
     assert states[0]["message"] == "its file is gone"
 
 
-def test_no_text_ends_the_script_it_is_in(engine, takeaway):
-    text = takeaway.write(done(engine, prompt=HOSTILE, negative_prompt=HOSTILE), "html", 0).read_text()
+def test_no_text_ends_the_script_it_is_in(engine, write):
+    text = write(done(engine, prompt=HOSTILE, negative_prompt=HOSTILE), "html", 0).read_text()
     assert text.count("</script>") == text.count("<script") == 2
     assert "<!--" not in text
     assert HOSTILE.replace("<", "\\u003c") in text

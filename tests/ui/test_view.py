@@ -336,3 +336,14 @@ def test_an_unsaved_picture_comes_inline_with_its_settings(tmp_path: Path) -> No
 def test_three_states_are_ends() -> None:
     states = ["waiting", "developing", "finished", "stopped", "failed"]
     assert [state for state in states if CellView(0, recipe(), state).ended] == ["finished", "stopped", "failed"]
+
+
+def test_pictures_from_the_disk_took_no_time() -> None:
+    """50 steps/s are what the two cells that were made here show, not the 58 that were there already."""
+    job = Job(Plan(tuple(Cell(index, recipe(seed=index)) for index in range(60))))
+    for cell in range(58):
+        job.publish(Finished(cell, made(20), reused=True))
+    for cell in (58, 59):
+        job.publish(Preview(cell, 5, 20, elapsed=0.2))
+    view = replace(standing_view(job, job.standing()), seconds=0.2)
+    assert view.status == "58 of 60 pictures, step 10 of 40 · 50.0 steps/s · 0.6 s left"

@@ -34,7 +34,7 @@ def tiny_models(catalog, tmp_path_factory):
 def load(tiny_models, name: str = "one") -> Loaded:
     """A tiny model of its own, made without reading its folder."""
     family = family_of(make_pipeline())
-    return Loaded(tiny_models(name), family, Previewers(family, torch.ones(5, 3)), f"revision of {name}")
+    return Loaded(tiny_models(name), family, Previewers(family, torch.ones(5, 3)), f"revision of {name}", f"weights of {name}")
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def draw(device: TorchDevice, *keys: int, **changes) -> None:
     while any(not device._kept[key].trajectory.done for key in keys):
         device.tick()
     for key in keys:
-        device.drop(key)
+        device.settle(key)
 
 
 ONE = STEPS * 4 * 16 * 16 * 2 + 4 * 16 * 16 * 4
@@ -97,7 +97,7 @@ def test_images_under_way_never_go(device, monkeypatch):
     while device.tick():
         pass
     assert device.picture(0).size == (SIZE, SIZE)  # until they are dropped
-    device.drop(0)
+    device.settle(0)
     assert list(device._kept) == [1]
 
 
@@ -107,7 +107,7 @@ def test_images_under_way_count_against_the_room(device, monkeypatch):
     admit(device, 2, 3)
     while device.tick():
         pass
-    device.drop(2)
+    device.settle(2)
     assert list(device._kept) == [1, 2, 3]
 
 
@@ -118,7 +118,7 @@ def test_what_is_forgotten_makes_room(device, monkeypatch):
     draw(device, 2)
     assert list(device._kept) == [1, 2]
     device.forget(7)
-    device.drop(7)
+    device.settle(7)
 
 
 def test_larger_images_make_more_room(device, monkeypatch):
@@ -151,7 +151,7 @@ def test_what_only_stepping_needs_is_let_go(device):
     held = [weakref.ref(trajectory.scheduler), *(weakref.ref(part["encoder_hidden_states"]) for part in trajectory.conditioning)]
     while device.tick():
         pass
-    device.drop(0)
+    device.settle(0)
     assert (trajectory.scheduler, dict(trajectory.step_options), trajectory.conditioning) == (None, {}, ())
     device.denoiser.family._encoded.clear()  # the encoded prompts are kept for the next image
     gc.collect()
@@ -168,7 +168,7 @@ def test_an_image_that_has_ended_is_looked_at_as_before(device):
         "picture": lambda: device.picture(0).tobytes(), "latents": lambda: device.latents(0).tobytes(), "facts": lambda: device.facts(0),
     }  # fmt: skip
     before = {name: see() for name, see in look.items()}
-    device.drop(0)
+    device.settle(0)
     assert {name: see() for name, see in look.items()} == before
     assert len(set(before["steps"])) == 2 * STEPS
 
@@ -176,7 +176,7 @@ def test_an_image_that_has_ended_is_looked_at_as_before(device):
 def test_an_image_stopped_on_its_way_is_the_decode_of_its_last_prediction(device):
     admit(device, 0)
     device.tick()
-    device.drop(0)
+    device.settle(0)
     assert device.picture(0).tobytes() == device.preview(0, "vae", 1).tobytes()
     assert device.tick() == []
 
@@ -217,7 +217,7 @@ def test_nothing_holds_the_weights_of_a_model_that_made_way(device, tiny_models)
     draw(device, 0)
     admit(device, 1)
     device.tick()
-    device.drop(1)  # stopped
+    device.settle(1)  # stopped
     device.install(load(tiny_models, "two"))
     assert [one() for one in held] == [None] * len(held)
     assert device.preview(0, "linear", 1).size == device.preview(1, "linear", 1).size == (16, 16)

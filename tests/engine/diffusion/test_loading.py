@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 from engine.catalog import ModelSpec, local_model
-from engine.diffusion.loading import fetch, load, model_revision, pick_device, pick_dtype
+from engine.diffusion.loading import fetch, load, model_revision, pick_device, pick_dtype, weights_digest
 from engine.errors import ModelUnavailable
 from tests.conftest import ROOT
 from tests.tiny import make_pipeline
@@ -178,6 +178,23 @@ def test_revision_changes_with_the_weights(folder):
     with (folder / NETWORK).open("ab") as stream:
         stream.write(b"\0")
     assert model_revision(folder) != before
+
+
+@pytest.mark.parametrize(
+    "part", [NETWORK, "vae/diffusion_pytorch_model.safetensors", "scheduler/scheduler_config.json", "tokenizer/merges.txt"]
+)
+def test_another_part_is_another_model(folder, part):
+    """A picture of the same network with another decoder is another picture."""
+    before = weights_digest(folder)
+    with (folder / part).open("ab") as stream:
+        stream.write(b" ")
+    assert weights_digest(folder) != before
+
+
+def test_the_same_files_elsewhere_are_the_same_model(folder, tmp_path):
+    copied = shutil.copytree(folder, tmp_path / "copy")
+    assert weights_digest(copied) == weights_digest(folder)
+    assert weights_digest(tmp_path / "snapshots" / "0123abcd") == "0123abcd"
 
 
 def test_revision_of_a_download_is_its_commit(tmp_path):
