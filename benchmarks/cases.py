@@ -6,19 +6,21 @@ import itertools
 import statistics
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks import frames
+from benchmarks.plans import one_picture, square
 from benchmarks.subjects import Bare, Drawn, Ours, Peer, count_calls, largest_difference
 from benchmarks.timing import Comparison, Measure, Result, interleave, timed
-from engine.recipe import Recipe
+from engine.plan import Plan
 
 PIPE = "pipe(...)"
 PIPE_SAVED = "pipe(...) + PNG"
-SCALES = (1.0, 5.0, 9.0)
-SEEDS = 3
 
 _series = itertools.count(1)
 
@@ -28,7 +30,10 @@ class Effort:
     """How much is measured."""
 
     repeats: int
-    grid_repeats: int
+    grids: Mapping[int, int]
+    """Cells along a grid's side -> timed pairs of each of its comparisons."""
+    frames: int
+    """Frames of each kind of contact sheet."""
     rows: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
 
 
@@ -40,14 +45,20 @@ class Scene:
     bare: Bare
     peer: Peer
 
-    def one(self, number: int) -> list[Recipe]:
-        """One picture of the catalog's own settings; a new number is a new prompt, which nobody has encoded already."""
-        return [self.ours.spec.recipe(prompt=f"an owl, noto style {number}", seed=number)]
+    def one(self, number: int) -> Plan:
+        return one_picture(self.ours.engine.catalog, number)
 
-    def grid(self, number: int) -> list[Recipe]:
-        """Nine pictures of one prompt: three seeds by three guidance scales."""
-        [first] = self.one(number)
-        return [first.replace(seed=first.seed * SEEDS + i, guidance_scale=scale) for i in range(SEEDS) for scale in SCALES]
+    def grid(self, number: int, side: int, exact: bool = False) -> Plan:
+        return square(self.ours.engine.catalog, number, side, exact=exact)
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to draw a plan. Calls are counted at `unet`, where there is one."""
+
+    name: str
+    draw: Callable[[Plan], Drawn]
+    unet: Any = field(default=None, repr=False)
 
 
 def measure(effort: Effort, say: Callable[[str], None]) -> Iterator[Result]:
@@ -56,9 +67,9 @@ def measure(effort: Effort, say: Callable[[str], None]) -> Iterator[Result]:
         ours = Ours(Path(folder) / "ours")
         try:
             say("loading the model twice: ours and the peer's")
-            ours.draw([ours.spec.recipe(prompt="a warm-up")])
+            ours.draw(one_picture(ours.engine.catalog, 0))
             scene = Scene(ours, Bare(ours), Peer(ours.spec, Path(folder) / "peer"))
-            for case in (single_pictures, first_preview, grids, call_cost):
+            for case in (single_pictures, first_preview, grids, disk_reuse, sheet_frames, call_cost):
                 say(case.__doc__ or case.__name__)
                 yield from case(scene, effort)
         finally:
@@ -68,46 +79,45 @@ def measure(effort: Effort, say: Callable[[str], None]) -> Iterator[Result]:
 def single_pictures(scene: Scene, effort: Effort) -> Iterator[Result]:
     """One picture: the Denoiser alone, the whole Engine, the Engine with previews."""
     ours, peer = scene.ours, scene.peer
-    yield _compare(
-        "1 picture", "Denoiser to picture", PIPE, effort.repeats, scene.one,
-        scene.bare.draw, lambda recipes: peer.draw(recipes, save=False), aim=1.02,
-    )  # fmt: skip
-    yield _compare("1 picture", "Engine, previews off", PIPE_SAVED, effort.repeats, scene.one, ours.draw, peer.draw, aim=1.02)
-    yield _compare(
-        "1 picture", "Engine, previews auto", PIPE_SAVED, effort.repeats, scene.one,
-        lambda recipes: ours.draw(recipes, "auto"), peer.draw, aim=1.10,
-    )  # fmt: skip
+    unsaved, saved = Way(PIPE, partial(peer.draw, save=False)), Way(PIPE_SAVED, peer.draw)
+    bare, off = Way("Denoiser to picture", scene.bare.draw), Way("Engine, previews off", ours.draw)
+    auto = Way("Engine, previews auto", partial(ours.draw, previews="auto"))
+    for way, other, aim in ((bare, unsaved, 1.02), (off, saved, 1.02), (auto, saved, 1.10)):
+        yield _compare("1 picture", way, other, scene.one, effort.repeats, aim)
 
 
 def grids(scene: Scene, effort: Effort) -> Iterator[Result]:
-    """Nine pictures: three seeds by three guidance scales, fast and exact, with previews and without."""
-    ours, peer, repeats = scene.ours, scene.peer, effort.grid_repeats
-    peer_calls = count_calls(peer.pipe.unet, lambda: peer.draw(scene.grid(1)))
-    for exact in (False, True):
-        for previews in ("off", "auto"):
-            mode = "exact" if exact else "fast"
+    """Comparison grids of seeds by CFG scales: all cells at once, against one by one."""
+    # An Engine of its own for cells one by one: neither then finds a prompt encoded because the other has just drawn it.
+    with tempfile.TemporaryDirectory() as folder, closing(Ours(Path(folder))) as alone:
+        alone.draw(scene.one(0))
+        for side, repeats in effort.grids.items():
+            for exact, previews, other, aim in _grid_comparisons(scene.peer, alone, side):
+                name = f"Engine, {'exact' if exact else 'fast'}, previews {previews}"
+                way = Way(name, partial(scene.ours.draw, previews=previews), scene.ours.unet)
+                yield _compare(f"grid {side}x{side}", way, other, partial(scene.grid, side=side, exact=exact), repeats, aim)
 
-            def draw(recipes: list[Recipe], previews: str = previews, exact: bool = exact) -> Drawn:
-                return ours.draw(recipes, previews, exact)
 
-            calls = count_calls(ours.device.denoiser.family.unet, lambda draw=draw: draw(scene.grid(1)))
-            yield _compare(
-                "9 pictures", f"Engine, {mode}, previews {previews}", f"9 x {PIPE_SAVED}", repeats, scene.grid,
-                draw, peer.draw, aim=None if exact else 0.40, facts={"network": {"ours": calls, "peer": peer_calls}},
-            )  # fmt: skip
-    batched = count_calls(peer.pipe.unet, lambda: peer.draw_by_guidance(scene.grid(1)))
-    calls = count_calls(ours.device.denoiser.family.unet, lambda: ours.draw(scene.grid(1)))
-    yield _compare(
-        "9 pictures", "Engine, fast, previews off", f"3 x {PIPE} of three seeds + PNG", repeats, scene.grid,
-        ours.draw, peer.draw_by_guidance, facts={"network": {"ours": calls, "peer": batched}},
-    )  # fmt: skip
+def disk_reuse(scene: Scene, effort: Effort) -> Iterator[Result]:
+    """A grid of 3 x 3 a second time: every cell is taken from the disk."""
+    plan = scene.grid(1000 * next(_series), 3)
+    scene.ours.draw(plan)
+    again = partial(scene.ours.draw, plan, reuse=True)
+    facts = {"network calls": count_calls(scene.ours.unet, again)["calls"]}
+    samples = tuple(timed(again)[0] for _ in range(effort.repeats))
+    yield Measure("disk reuse", "grid 3x3 a second time", "s", samples, facts=facts)
+
+
+def sheet_frames(scene: Scene, effort: Effort) -> Iterator[Result]:
+    """Frames of the contact sheet, while its cells develop and once they are finished."""
+    yield from frames.measure(scene.ours, effort.frames)
 
 
 def first_preview(scene: Scene, effort: Effort) -> Iterator[Result]:
     """From engine.submit to the first preview with a picture, previews auto."""
     first = 1000 * next(_series)
-    scene.ours.first_preview(scene.one(first - 1)[0])
-    found = [scene.ours.first_preview(scene.one(first + number)[0]) for number in range(effort.repeats)]
+    scene.ours.first_preview(scene.one(first - 1))
+    found = [scene.ours.first_preview(scene.one(first + number)) for number in range(effort.repeats)]
     facts = {"methods": dict(Counter(event.method for _, event in found)), "steps": [event.step for _, event in found]}
     yield Measure("first preview", "submit to first preview picture", "s", tuple(seconds for seconds, _ in found), facts=facts)
 
@@ -126,16 +136,36 @@ def call_cost(scene: Scene, effort: Effort) -> Iterator[Result]:
         yield Measure("network call", f"{rows} rows" if rows > 1 else "1 row", "ms", tuple(samples[rows]), facts=facts)
 
 
-def _compare(
-    case: str, name: str, peer_name: str, repeats: int, recipes: Callable[[int], list[Recipe]],
-    ours: Callable[[list[Recipe]], Drawn], peer: Callable[[list[Recipe]], Drawn],
-    *, aim: float | None = None, facts: dict[str, Any] | None = None,
-) -> Comparison:  # fmt: skip
-    """Both over the same recipes, with how far their pictures differ and which previews were seen."""
+def _grid_comparisons(peer: Peer, alone: Ours, side: int) -> Iterator[tuple[bool, str, Way, float | None]]:
+    """(exact, previews, whom to compare with, aim) of each comparison of a grid; the smallest has some more."""
+    cells = side * side
+    piped = Way(f"{cells} x {PIPE_SAVED}", peer.draw, peer.unet)
+    for previews in ("off", "auto"):
+        yield False, previews, piped, 0.40
+        one_by_one = partial(alone.draw_one_by_one, previews=previews)
+        yield False, previews, Way(f"{cells} x Engine, one by one, previews {previews}", one_by_one, alone.unet), None
+    if side == 3:
+        for previews in ("off", "auto"):
+            yield True, previews, piped, None
+        yield False, "off", Way(f"3 x {PIPE} of three seeds + PNG", peer.draw_by_guidance, peer.unet), None
+
+
+def _compare(case: str, ours: Way, peer: Way, plan: Callable[[int], Plan], repeats: int, aim: float | None = None) -> Comparison:
+    """Both over the same plans, with how far their pictures differ, the network calls of the untimed pair, and which
+    previews were seen."""
     first = 1000 * next(_series)
-    series = interleave(lambda number: ours(recipes(first + number)), lambda number: peer(recipes(first + number)), repeats)
-    found = {"largest pixel difference": largest_difference(series.products)}
+    facts: dict[str, Any] = {}
+    counted = ours.unet is not None and peer.unet is not None
+    if counted:
+        untimed = plan(first - 1)
+        ways = {"ours": ours, "peer": peer}
+        facts["network"] = {who: count_calls(way.unet, partial(way.draw, untimed)) for who, way in ways.items()}
+    series = interleave(
+        lambda number: ours.draw(plan(first + number)), lambda number: peer.draw(plan(first + number)), repeats,
+        warmups=0 if counted else 1,
+    )  # fmt: skip
+    facts["largest pixel difference"] = largest_difference(series.products)
     previews = [dict(left.previews) for left, _ in series.products]
     if any(previews):
-        found["previews"] = previews
-    return Comparison(case, name, peer_name, series.ours, series.peer, aim, {**(facts or {}), **found})
+        facts["previews"] = previews
+    return Comparison(case, ours.name, peer.name, series.ours, series.peer, aim, facts)

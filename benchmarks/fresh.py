@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -12,10 +14,10 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.memory import WHO
 from benchmarks.timing import Comparison, Measure, Result, Skipped, interleave
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,14 +36,17 @@ class FreshFailed(Exception):
     """A process could not be measured; the message is its last line."""
 
 
-def measure(repeats: int, say: Callable[[str], None]) -> Iterator[Result]:
-    """Every case that needs fresh processes. Run it before this process grows (see memory.high_water_mark)."""
+def measure(repeats: int, sides: Sequence[int], say: Callable[[str], None]) -> Iterator[Result]:
+    """Every case that needs fresh processes; the memory of grids with so many cells along a side.
+
+    Run it before this process grows (see memory.high_water_mark).
+    """
     cases = (
         ("start-up", "import engine.local", import_time), ("start-up", "app.py to HTTP 200", page_time),
-        ("start-up", "python -m engine generate", cold_picture), ("memory", "peak", peak_memory),
+        ("start-up", "python -m engine generate", cold_picture), ("memory", "peak", partial(peak_memory, sides=sides)),
     )  # fmt: skip
     for case, name, work in cases:
-        say(work.__doc__ or name)
+        say(f"{case}, {name}, in fresh processes")
         try:
             yield from work(repeats)
         except (FreshFailed, FileNotFoundError, subprocess.TimeoutExpired) as error:
@@ -76,16 +81,28 @@ def cold_picture(repeats: int) -> Iterator[Result]:
     yield Comparison("start-up", "python -m engine generate, cold", "fresh process: load, pipe(...) + PNG", series.ours, series.peer)
 
 
-def peak_memory(repeats: int) -> Iterator[Result]:
-    """Peak memory of fresh processes."""
-    found: dict[str, list[dict[str, Any]]] = {who: [] for who in WHO}
+def peak_memory(repeats: int, sides: Sequence[int]) -> Iterator[Result]:
+    """Peak memory of one picture, and of grids by their number of cells."""
+    titles = {("peer",): "diffusers pipeline, 1 picture", ("engine",): "Engine, 1 picture"}
+    titles |= {("engine", str(side)): f"Engine, grid of {side * side} cells" for side in sides}
+    found: dict[tuple[str, ...], list[dict[str, Any]]] = {subject: [] for subject in titles}
     for _ in range(repeats):
-        for who in WHO:
-            found[who].append(json.loads(_run(["-m", "benchmarks.memory", who]).splitlines()[-1]))
-    titles = {"peer": "diffusers pipeline, 1 picture", "engine": "Engine, 1 picture", "engine-nine": "Engine, 9 pictures"}
-    for who, runs in found.items():
-        facts = {key: [one[key] for one in runs] for key in ("ru_maxrss_mib", "cuda_peak_mib") if runs[0][key] is not None}
-        yield Measure("memory", titles[who], "MiB", tuple(one["peak_mib"] for one in runs), facts=facts)
+        for subject in titles:
+            found[subject].append(json.loads(_run(["-m", "benchmarks.memory", *subject]).splitlines()[-1]))
+    peaks = {subject: tuple(one["peak_mib"] for one in runs) for subject, runs in found.items()}
+    growth = _growth({side * side: statistics.median(peaks["engine", str(side)]) for side in sides})
+    for subject, runs in found.items():
+        facts: dict[str, Any] = {key: [one[key] for one in runs] for key in ("ru_maxrss_mib", "cuda_peak_mib") if runs[0][key] is not None}
+        if subject[1:] and (cells := int(subject[1]) ** 2) in growth:
+            facts |= growth[cells]
+        yield Measure("memory", titles[subject], "MiB", peaks[subject], facts=facts)
+
+
+def _growth(peaks: dict[int, float]) -> dict[int, dict[str, float]]:
+    """By a grid's number of cells, what each of those that the next smaller grid lacks took. Up to the widest network
+    batch a cell also widens that; from there on it only is kept."""
+    sizes = itertools.pairwise(sorted(peaks))
+    return {more: {f"MiB for each cell above {less}": round((peaks[more] - peaks[less]) / (more - less), 3)} for less, more in sizes}
 
 
 def _page_once(knows_data_dir: bool) -> float:

@@ -1,4 +1,5 @@
-"""`python -m benchmarks.memory WHO`: makes pictures in this fresh process, then prints its peak memory as JSON."""
+"""`python -m benchmarks.memory peer|engine [SIDE]`: makes one picture, or with SIDE a grid of SIDE x SIDE cells, in this
+fresh process, then prints its peak memory as JSON."""
 
 from __future__ import annotations
 
@@ -8,34 +9,33 @@ import sys
 import tempfile
 from pathlib import Path
 
-WHO = {"peer": 1, "engine": 1, "engine-nine": 9}
-"""Who draws -> how many pictures."""
+from benchmarks.plans import one_picture, square
+from engine.local import open_catalog
 
 
-def main(who: str) -> None:
+def main(who: str, side: int | None = None) -> None:
     """Draws and prints {"peak_mib", "ru_maxrss_mib", "cuda_peak_mib"}."""
     import torch
 
     with tempfile.TemporaryDirectory() as folder:
-        draw(who, Path(folder))
+        draw(who, side, Path(folder))
     cuda = torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else None
     usage = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # KiB on Linux
     print(json.dumps({"peak_mib": high_water_mark() or usage, "ru_maxrss_mib": usage, "cuda_peak_mib": cuda}))
 
 
-def draw(who: str, folder: Path) -> None:
-    """The pictures of `who`, from a cold start."""
+def draw(who: str, side: int | None, folder: Path) -> None:
+    """One picture or a grid by `who`, from a cold start."""
     from benchmarks.subjects import Ours, Peer
-    from engine.local import open_catalog
 
-    spec = open_catalog().default
-    recipes = [spec.recipe(prompt="an owl, noto style", seed=seed) for seed in range(WHO[who])]
+    catalog = open_catalog()
+    plan = square(catalog, 0, side) if side else one_picture(catalog, 0)
     if who == "peer":
-        Peer(spec, folder).draw(recipes)
+        Peer(catalog.default, folder).draw(plan)
         return
     ours = Ours(folder)
     try:
-        ours.draw(recipes)
+        ours.draw(plan)
     finally:
         ours.close()
 
@@ -53,4 +53,4 @@ def high_water_mark() -> float | None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], *map(int, sys.argv[2:]))

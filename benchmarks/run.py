@@ -26,11 +26,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     before = machine.load()
     repeats = options.repeats or (2 if options.quick else 6)
-    results: list[Result] = list(fresh.measure(1 if options.quick else max(3, repeats // 2), _say))
+    fewer = max(3, repeats // 2)
+    results: list[Result] = list(fresh.measure(1, (3, 5), _say) if options.quick else fresh.measure(fewer, (3, 5, 8, 10), _say))
 
     from benchmarks import cases, report
 
-    effort = cases.Effort(repeats, 1, (1, 2, 4, 8)) if options.quick else cases.Effort(repeats, repeats)
+    quick, full = cases.Effort(repeats, {3: 1}, 4, (1, 2, 4, 8)), cases.Effort(repeats, {3: repeats, 5: fewer}, 40)
+    effort = quick if options.quick else full
     results += cases.measure(effort, _say)
     about = {
         "date": datetime.now().strftime("%Y-%m-%d"), "quick": options.quick, "repeats": repeats, "command": _command(given),

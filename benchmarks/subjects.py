@@ -21,20 +21,25 @@ from engine.diffusion.denoiser import Denoiser
 from engine.diffusion.device import TorchDevice
 from engine.diffusion.loading import pick_device, pick_dtype
 from engine.engine import Engine
-from engine.events import Finished, Preview
+from engine.events import Finished, Made, Preview
 from engine.local import open_catalog
 from engine.outputs import OWN_FOLDER
-from engine.plan import Cell, Plan
+from engine.plan import Plan
 from engine.previewing import PreviewOptions
 from engine.recipe import Recipe
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """Pictures in the order of their recipes, and how many previews of each method a reader saw on the way."""
+    """Pictures in the order of a plan's cells, and how many previews of each method a reader saw on the way."""
 
-    images: tuple[Image.Image, ...]
+    pictures: tuple[Image.Image | Made, ...]
     previews: Counter[str]
+
+    @property
+    def images(self) -> tuple[Image.Image, ...]:
+        """The pictures' pixels; those of ours are read from their files, which is no part of making them."""
+        return tuple(one.image if isinstance(one, Made) else one for one in self.pictures)
 
 
 class Ours:
@@ -56,26 +61,37 @@ class Ours:
         assert self._device is not None, "draw something first"
         return self._device
 
-    def draw(self, recipes: Sequence[Recipe], previews: str = "off", exact: bool = False) -> Drawn:
-        """From the click to the last picture on disk. Raises RuntimeError when a picture failed."""
-        plan = Plan(tuple(Cell(i, recipe) for i, recipe in enumerate(recipes)), exact)
-        job = self.engine.submit(plan, previews=PreviewOptions(previews))
-        images: dict[int, Image.Image] = {}
+    @property
+    def unet(self) -> torch.nn.Module:
+        return self.device.denoiser.family.unet
+
+    def draw(self, plan: Plan, previews: str = "off", *, reuse: bool = False) -> Drawn:
+        """From the click to the last picture on disk; a grid's cells develop together, as the page has them.
+
+        Raises RuntimeError when a picture failed.
+        """
+        job = self.engine.submit(plan, previews=PreviewOptions(previews), reuse=reuse, together=plan.grid is not None)
+        made: dict[int, Made] = {}
         seen: dict[int, Preview] = {}  # by identity: a step without a picture repeats the one before
         for event in job.events():
             if isinstance(event, Preview) and event.image is not None:
                 seen[id(event.image)] = event
             elif isinstance(event, Finished):
                 assert event.made.path is not None, event.made.unsaved
-                images[event.cell] = event.made.image
-        if len(images) != len(recipes):
+                made[event.cell] = event.made
+        if len(made) != len(plan.cells):
             raise RuntimeError(f"a picture failed: {job.wait()}")
-        return Drawn(tuple(images[i] for i in range(len(recipes))), Counter(one.method for one in seen.values()))
+        return Drawn(tuple(made[cell.index] for cell in plan.cells), Counter(one.method for one in seen.values()))
 
-    def first_preview(self, recipe: Recipe) -> tuple[float, Preview]:
+    def draw_one_by_one(self, plan: Plan, previews: str = "off") -> Drawn:
+        """Each cell as a request of its own, submitted when the one before is finished."""
+        drawn = [self.draw(Plan((cell,), plan.exact), previews) for cell in plan.cells]
+        return Drawn(tuple(one for each in drawn for one in each.pictures), sum((each.previews for each in drawn), Counter()))
+
+    def first_preview(self, plan: Plan) -> tuple[float, Preview]:
         """Seconds from the click to the first preview with a picture; the job is then stopped."""
         start = time.perf_counter()
-        job = self.engine.submit(Plan((Cell(0, recipe),)), previews=PreviewOptions("auto"))
+        job = self.engine.submit(plan, previews=PreviewOptions("auto"))
         for event in job.events():
             if isinstance(event, Preview) and event.image is not None:
                 seconds = time.perf_counter() - start
@@ -96,9 +112,9 @@ class Bare:
         self._max_rows = ours.device.packer.max_rows
 
     @torch.inference_mode()
-    def draw(self, recipes: Sequence[Recipe]) -> Drawn:
+    def draw(self, plan: Plan) -> Drawn:
         denoiser = Denoiser(self._family, max_rows=self._max_rows)
-        trajectories = [denoiser.admit(i, recipe) for i, recipe in enumerate(recipes)]
+        trajectories = [denoiser.admit(cell.index, cell.recipe) for cell in plan.cells]
         while not all(one.done for one in trajectories):
             for advance in denoiser.tick():
                 if advance.error is not None:
@@ -139,18 +155,23 @@ class Peer:
         self._folder = folder
         self._folder.mkdir(parents=True, exist_ok=True)
 
-    def draw(self, recipes: Sequence[Recipe], save: bool = True) -> Drawn:
-        """One call of the pipeline for each recipe, each picture saved as PNG when asked for."""
+    @property
+    def unet(self) -> torch.nn.Module:
+        return self.pipe.unet
+
+    def draw(self, plan: Plan, save: bool = True) -> Drawn:
+        """One call of the pipeline for each cell, each picture saved as PNG when asked for."""
         images = []
-        for number, recipe in enumerate(recipes):
-            [image] = self._call(recipe, [recipe.seed])
+        for number, cell in enumerate(plan.cells):
+            [image] = self._call(cell.recipe, [cell.recipe.seed])
             if save:
                 image.save(self._folder / f"{number}.png")
             images.append(image)
         return Drawn(tuple(images), Counter())
 
-    def draw_by_guidance(self, recipes: Sequence[Recipe]) -> Drawn:
+    def draw_by_guidance(self, plan: Plan) -> Drawn:
         """One call for all seeds of each guidance scale: the most that one call of the pipeline can share."""
+        recipes = [cell.recipe for cell in plan.cells]
         images: dict[Recipe, Image.Image] = {}
         for scale in dict.fromkeys(recipe.guidance_scale for recipe in recipes):
             group = [recipe for recipe in recipes if recipe.guidance_scale == scale]
