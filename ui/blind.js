@@ -4,11 +4,12 @@ Darkroom.Blind = class {
     this.sheet = sheet;
     this.votes = [];      // [winner, loser], as cell indexes
     this.skipped = [];    // [one, other]
+    this.asked = 0;       // counts questions: the answer to an earlier one comes too late
   }
 
   async begin() {
     const el = Darkroom.element;
-    this.dialog = el('dialog', {class: 'blind', on: {close: () => this.dialog.remove()}});
+    this.dialog = el('dialog', {class: 'blind', tabindex: '-1', on: {close: () => this.dialog.remove()}});
     this.dialog.addEventListener('keydown', event => this.key(event));
     this.sheet.root.after(this.dialog);
     this.dialog.showModal();
@@ -19,12 +20,28 @@ Darkroom.Blind = class {
     const el = Darkroom.element;
     const close = el('button', {type: 'button', class: 'loupe-close', 'aria-label': 'Close', text: '✕', on: {click: () => this.dialog.close()}});
     this.dialog.replaceChildren(close, ...children.filter(Boolean));
+    this.dialog.focus();  // the button that had it is gone, and with it the keys would be
+  }
+
+  leave() { this.dialog.close(); }
+
+  // The answer, or null when something else was asked meanwhile, or it went wrong: that is told, and can be tried again.
+  async ask(question, again) {
+    const el = Darkroom.element, mine = ++this.asked;
+    const answer = await this.sheet.ask(question, {votes: this.votes, skipped: this.skipped});
+    if (mine !== this.asked) return null;
+    if (!answer.error) return answer;
+    this.fill(
+      el('p', {class: 'refusal', role: 'alert', text: answer.error}),
+      el('div', {class: 'loupe-acts'}, el('button', {type: 'button', class: 'plain', text: 'Try again', on: {click: again}})),
+    );
+    return null;
   }
 
   async next() {
     const el = Darkroom.element;
-    const answer = await this.sheet.ask('blind', {votes: this.votes, skipped: this.skipped});
-    if (answer.error) { this.fill(el('p', {class: 'refusal', role: 'alert', text: answer.error})); return; }
+    const answer = await this.ask('blind', () => this.next());
+    if (!answer) return;
     if (!answer.pair) { await this.reveal(); return; }
     this.pair = answer.pair;
     const side = (place, name) => el('button', {type: 'button', class: 'blind-side', 'aria-label': `The ${name} one is better`, data: {side: name}, on: {click: () => this.vote(place)}},
@@ -64,8 +81,8 @@ Darkroom.Blind = class {
   async reveal() {
     const el = Darkroom.element;
     this.pair = null;
-    const answer = await this.sheet.ask('ranking', {votes: this.votes});
-    if (answer.error) { this.fill(el('p', {class: 'refusal', role: 'alert', text: answer.error})); return; }
+    const answer = await this.ask('ranking', () => this.reveal());
+    if (!answer) return;
     const table = ({title, verdict, rows}) => el('section', {},
       el('h3', {text: title}), el('p', {class: 'verdict', text: verdict}),
       el('table', {class: 'ranking'},

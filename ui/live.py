@@ -188,7 +188,10 @@ class LiveSheet:
 
 
 def sprite(images: Mapping[int, Image.Image]) -> Answer | None:
-    """Many pictures in one, in rows of equal tiles; None for none. Tiles are as large as the largest one, up to TILE and their share of SPRITE."""
+    """Many pictures in one, in rows of equal tiles; None for none.
+
+    Tiles are as large as the largest picture, up to TILE and their share of SPRITE.
+    """
     if not images:
         return None
     width, height = (max(image.size[side] for image in images.values()) for side in (0, 1))

@@ -11,14 +11,17 @@ Darkroom.Loupe = class {
   show(...children) {
     const el = Darkroom.element;
     if (!this.dialog) {
-      this.dialog = el('dialog', {class: 'loupe', on: {close: () => this.closed(), click: event => { if (event.target === this.dialog) this.dialog.close(); }}});
+      this.dialog = el('dialog', {class: 'loupe', tabindex: '-1', on: {close: () => this.closed(), click: event => { if (event.target === this.dialog) this.dialog.close(); }}});
       this.dialog.addEventListener('keydown', event => this.key(event));
       this.sheet.root.after(this.dialog);
     }
     const close = el('button', {type: 'button', class: 'loupe-close', 'aria-label': 'Close', text: '✕', on: {click: () => this.dialog.close()}});
     this.dialog.replaceChildren(close, ...children.filter(Boolean));
     if (!this.dialog.open) this.dialog.showModal();
+    this.dialog.focus();  // the button that had it is gone, and with it the arrow keys would be
   }
+
+  leave() { if (this.opened) this.dialog.close(); }
 
   closed() {
     clearInterval(this.flicker);

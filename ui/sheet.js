@@ -14,6 +14,8 @@ Darkroom.element = (tag, options = {}, ...children) => {
   return made;
 };
 
+Darkroom.pause = milliseconds => new Promise(resolve => setTimeout(resolve, milliseconds));
+
 // A picture that holds many tiles, ready to be drawn: {src, across, width, height, cells}.
 Darkroom.readSprite = async sprite => {
   if (!sprite) return null;
@@ -26,6 +28,7 @@ Darkroom.readSprite = async sprite => {
 Darkroom.Sheet = class {
   static FRAME = 200;     // milliseconds between two frames: five a second
   static ABREAST = 6;     // cells of a grid of one axis in a row: more than these flow into further rows
+  static AGAIN = 1000;    // milliseconds until a step is looked at again that not all cells had come to
   static AWAY = 2000;     // milliseconds until a server that did not answer is asked again
   static PLAY = 120;      // milliseconds a step when played back
 
@@ -33,46 +36,55 @@ Darkroom.Sheet = class {
     this.root = root;
     this.ask = async (question, details) => {
       try { return await ask(question, details); }
-      catch (error) { return {error: 'Darkroom does not answer. If it still runs, this goes on by itself; else start it and reload the page.', away: true}; }
+      catch (error) { return {error: 'Darkroom does not answer: see whether it still runs, then try again.', away: true}; }
     };
     this.tell = tell;     // (what, details): something the page around the sheet must do; null in a saved sheet
     this.key = '';
     this.page = 0;
+    this.cells = new Map();
     this.films = new Map();
     this.round = 0;       // counts what is opened: answers to an earlier one come too late
     this.loupe = new Darkroom.Loupe(this);
-    document.addEventListener('visibilitychange', () => { if (!document.hidden && this.waiting) this.poll(this.round); });
+    const wake = () => { if (this.watched && this.woken) this.woken(); };
+    document.addEventListener('visibilitychange', wake);
+    new IntersectionObserver(wake).observe(root);
+    document.addEventListener('keydown', event => { if (event.key === 'Escape' && this.comparing !== undefined) this.awaitSecond(); });
   }
+
+  // Whether somebody can see the sheet: its page in front, its tab chosen.
+  get watched() { return !document.hidden && this.root.offsetParent !== null; }
 
   async open(key) {
     const round = ++this.round;
     const fresh = key !== this.key;
     this.key = key;
-    if (fresh) this.page = 0;
+    if (fresh) { this.page = 0; this.awaitSecond(); this.lastChosen = undefined; this.loupe.leave(); if (this.blind) this.blind.leave(); }
     this.stopPlaying();
     this.at = 0;
     if (!key) { this.root.replaceChildren(); return; }
     const plan = await this.ask('sheet', {});
     if (round !== this.round) return;
     if (plan.error) { this.root.replaceChildren(Darkroom.element('p', {class: 'refusal', role: 'alert', text: plan.error})); return; }
+    const typed = this.typed();
     this.plan = plan;
-    this.films.clear();
+    this.films = new Map();
     this.states = new Map();
     this.version = -1;
+    this.running = undefined;
     this.build();
-    await this.poll(round);
+    this.retype(typed);
+    this.follow(round);
   }
 
   // --- What the sheet is made of ---
 
   build() {
     const el = Darkroom.element, {plan} = this;
-    this.cells = new Map();
     this.status = el('p', {class: 'sheet-status', role: 'status'});
     this.stopAll = this.tell && el('button', {type: 'button', class: 'plain', text: 'Stop all', 'data-stop': 'all', on: {click: () => this.stop(plan.cells)}});
     this.meter = el('div', {class: 'known'});
     this.notices = el('p', {class: 'notices', role: 'status'});
-    this.grid = el('div', {class: 'sheet-grid', role: 'grid', 'aria-label': 'Contact sheet'});
+    this.grid = el('div', {class: 'sheet-grid', role: 'group', 'aria-label': 'Contact sheet'});
     this.root.replaceChildren(...[
       el('div', {class: 'sheet-line'}, el('p', {class: 'sheet-heading', title: plan.heading, text: plan.heading}), this.status, this.stopAll),
       el('div', {class: 'meter', 'aria-hidden': 'true'}, this.meter),
@@ -99,11 +111,12 @@ Darkroom.Sheet = class {
   turn(z) {
     this.page = z;
     this.pages.forEach((button, i) => button.setAttribute('aria-pressed', String(i === z)));
-    this.films.clear();
+    this.films = new Map();
     this.layOut();
     for (const [index, state] of this.states) this.show(index, state);
-    this.version = -1;
-    if (!this.waiting) this.poll(this.round); else if (this.at) this.scrub(this.at);
+    this.turned = true;
+    if (!this.following) this.follow(this.round);
+    if (this.at) this.scrub(this.at);
   }
 
   layOut() {
@@ -148,17 +161,30 @@ Darkroom.Sheet = class {
     const stop = this.tell && el('button', {
       type: 'button', class: 'stop-some', title: `Stop this ${kind}`, 'aria-label': `Stop ${title} ${text}`, text: '✕', on: {click: () => this.stop(cells())},
     });
-    const node = el('div', {class: `label ${kind}`, title: `${title}: ${text}`, role: kind === 'row' ? 'rowheader' : 'columnheader'}, el('span', {text}), stop);
+    const node = el('div', {class: `label ${kind}`, title: `${title}: ${text}`}, el('span', {text}), stop);
     this.labels.push([node, cells]);
     return node;
   }
 
   adder(axis, title) {
     const el = Darkroom.element;
-    const field = el('input', {type: 'text', placeholder: '+', title: `Add values to ${title}: only the new cells are made`, 'aria-label': `Add values to ${title}`});
+    const field = el('input', {type: 'text', placeholder: '+', title: `Add values to ${title}: only the new cells are made`, 'aria-label': `Add values to ${title}`, data: {axis}});
     const send = () => { if (field.value.trim()) this.tell('add', {axis, values: field.value.trim()}); field.value = ''; field.blur(); };
     field.addEventListener('keydown', event => { if (event.key === 'Enter') { event.preventDefault(); send(); } });
     return field;
+  }
+
+  // What is being typed at the edges outlives the sheet's being built anew, as it is when it has grown.
+  typed() {
+    const fields = [...this.root.querySelectorAll('input[data-axis]')];
+    return {values: fields.map(field => [field.dataset.axis, field.value]), axis: fields.includes(document.activeElement) ? document.activeElement.dataset.axis : ''};
+  }
+
+  retype({values, axis}) {
+    for (const [name, value] of values) {
+      const field = this.root.querySelector(`input[data-axis="${name}"]`);
+      if (field) { field.value = value; if (name === axis) field.focus(); }
+    }
   }
 
   place(x, y) {
@@ -175,11 +201,15 @@ Darkroom.Sheet = class {
       on: {click: event => { event.stopPropagation(); this.stop([cell]); }},
     });
     const node = el('div', {
-      class: 'cell', role: 'gridcell', tabindex: '0', style: `aspect-ratio: ${width} / ${height}`, 'aria-label': cell.name,
+      class: 'cell', role: 'button', tabindex: '0', style: `aspect-ratio: ${width} / ${height}`, 'aria-label': cell.name,
       data: {cell: cell.index, state: 'waiting'},
       on: {
         click: event => this.choose(cell, event),
-        keydown: event => { if (event.key === 'Enter' || event.key === ' ') { event.preventDefault(); this.choose(cell, event); } },
+        keydown: event => {
+          if (event.target !== event.currentTarget || (event.key !== 'Enter' && event.key !== ' ')) return;
+          event.preventDefault();
+          this.choose(cell, event);
+        },
       },
     }, parts.canvas, parts.image, parts.message, parts.mark, stop, el('span', {class: 'cell-track'}, parts.bar));
     this.cells.set(cell.index, {node, ...parts, cell});
@@ -196,7 +226,7 @@ Darkroom.Sheet = class {
     return el('div', {class: 'sheet-tools'},
       el('div', {class: 'scrub'}, this.play, this.slider, this.where),
       this.tell && el('div', {class: 'sheet-takes'},
-        el('button', {type: 'button', class: 'plain blind-start', text: 'Blind test', title: 'Pick the better of two, labels hidden', on: {click: () => new Darkroom.Blind(this).begin()}}),
+        el('button', {type: 'button', class: 'plain blind-start', text: 'Blind test', title: 'Pick the better of two, labels hidden', on: {click: () => { this.blind = new Darkroom.Blind(this); this.blind.begin(); }}}),
         el('span', {class: 'takes-name', text: 'Save:'}),
         take('png', 'Sheet', 'The sheet as one PNG; dropped here again it restores the grid'),
         take('zip', 'Cells', 'Every picture with its settings, and a table of them'),
@@ -208,36 +238,41 @@ Darkroom.Sheet = class {
 
   // --- Following a run ---
 
-  async poll(round) {
-    this.waiting = false;
-    const answer = await this.ask('frame', {seen: this.version, page: this.page});
-    if (round !== this.round) return;
-    if (answer.error) {
-      this.status.textContent = answer.error;
-      if (!answer.away) return;
-    } else {
-      if (answer.count !== this.plan.cells.length) { this.open(this.key); return; }
-      if (answer.version !== undefined) await this.update(answer);
+  // One loop for each opening. It ends with the run, or when something else is opened.
+  async follow(round) {
+    this.following = true;
+    while (round === this.round) {
+      if (!this.watched) { await new Promise(resolve => { this.woken = resolve; }); continue; }
+      const {page, turned} = this;
+      this.turned = false;
+      const answer = await this.ask('frame', {seen: this.version, page, turned: Boolean(turned)});
       if (round !== this.round) return;
-      this.setRunning(!answer.done);
-      if (answer.done) return;
+      if (answer.error) this.status.textContent = answer.error;
+      else if (answer.count !== this.plan.cells.length) { this.open(this.key); return; }
+      else {
+        if (answer.version !== undefined) await this.update(answer, round, page);
+        if (round !== this.round) return;
+        this.setRunning(!answer.done);
+      }
+      if ((answer.done && !this.turned) || (answer.error && !answer.away)) break;
+      // The next frame is asked for once this one is drawn: a slow browser gets fewer frames, never a queue of them.
+      await Darkroom.pause(answer.away ? Darkroom.Sheet.AWAY : Darkroom.Sheet.FRAME);
     }
-    // The next frame is asked for once this one is drawn: a slow browser gets fewer frames, never a queue of them.
-    this.waiting = true;
-    if (!document.hidden) setTimeout(() => { if (this.waiting && round === this.round) this.poll(round); }, answer.away ? Darkroom.Sheet.AWAY : Darkroom.Sheet.FRAME);
+    if (round === this.round) this.following = false;
   }
 
   setRunning(running) {
-    if (this.running === running && this.toldKey === this.key) return;
+    if (this.running === running) return;
     this.running = running;
-    this.toldKey = this.key;
+    this.extent();
     this.root.classList.toggle('running', running);
     if (this.stopAll) this.stopAll.hidden = !running;
     if (this.tell) this.tell('state', {running});
   }
 
-  async update(answer) {
+  async update(answer, round, page) {
     const sprite = await Darkroom.readSprite(answer.sprite);
+    if (round !== this.round) return;
     this.version = answer.version;
     this.status.textContent = answer.status;
     this.notices.textContent = answer.notices;
@@ -248,9 +283,10 @@ Darkroom.Sheet = class {
       this.states.set(state.index, {...(this.states.get(state.index) || {}), ...state});
       this.show(state.index, this.states.get(state.index));
     }
-    if (sprite && !this.at) this.draw(sprite);
+    if (sprite && !this.at && page === this.page) this.draw(sprite);
     this.extent();
-    if (this.at && !this.films.has(this.at)) this.scrub(this.at);  // more cells may have come to that step
+    // More cells may have come to the step that is looked at; but looking back must not cost more than watching does.
+    if (this.at && !this.films.has(this.at) && performance.now() - this.filmed > Darkroom.Sheet.AGAIN) this.scrub(this.at);
     for (const [node, cells] of this.labels) node.classList.toggle('ended', cells().every(cell => this.ended(cell.index)));
     if (this.loupe.opened) this.loupe.refresh(answer.cells);
   }
@@ -303,16 +339,17 @@ Darkroom.Sheet = class {
       if (!this.at) this.slider.value = String(longest);
     }
     this.slider.disabled = longest < 2;
-    this.play.disabled = longest < 2;
+    this.play.disabled = longest < 2 || this.running !== false;
     if (!this.at) this.where.textContent = longest < 2 ? '' : `${longest} steps`;
   }
 
   async film(at) {
-    if (this.films.has(at)) return this.films.get(at);
+    const {films} = this;
+    if (films.has(at)) return films.get(at);
+    this.filmed = performance.now();
     const answer = await this.ask('film', {page: this.page, at, longest: this.longest});
-    if (answer.error) return null;
-    const film = {sprite: await Darkroom.readSprite(answer.sprite), whole: answer.whole};
-    if (film.whole) this.films.set(at, film);  // while it runs, the same place shows more a moment later
+    const film = answer.error ? null : {sprite: await Darkroom.readSprite(answer.sprite), whole: answer.whole};
+    if (film && film.whole) films.set(at, film);  // while it runs, the same place shows more a moment later
     return film;
   }
 
@@ -320,8 +357,16 @@ Darkroom.Sheet = class {
     this.at = at >= this.longest ? 0 : at;  // at the end the pictures themselves are shown
     this.slider.value = String(at);
     this.where.textContent = `step ${at} of ${this.longest}`;
-    const film = this.at ? await this.film(at) : null;
-    if (this.at && this.at !== at) return;  // the hand has moved on
+    const {films} = this;
+    if (this.filming === films) return;     // the look that is under way goes on to where the hand is by then
+    this.filming = films;
+    let asked, film;
+    do {
+      asked = this.at;
+      film = asked ? await this.film(asked) : null;
+      if (films !== this.films) return;     // another sheet or page is shown by now
+    } while (asked !== this.at);
+    this.filming = null;
     const shown = new Set(film && film.sprite ? film.sprite.cells : []);
     for (const [index, here] of this.cells) {
       here.scrubbed = shown.has(index);
@@ -330,7 +375,7 @@ Darkroom.Sheet = class {
       here.image.hidden = here.scrubbed || !(state && state.src);
     }
     if (film && film.sprite) this.draw(film.sprite);
-    this.root.dataset.at = String(at);
+    this.root.dataset.at = String(asked || this.longest);
     if (this.loupe.opened) this.loupe.drawStep();
   }
 
@@ -343,7 +388,7 @@ Darkroom.Sheet = class {
       const began = performance.now();
       await this.scrub(at);
       const pause = at === this.longest ? 1000 : Darkroom.Sheet.PLAY;
-      await new Promise(resolve => setTimeout(resolve, Math.max(0, pause - (performance.now() - began))));
+      await Darkroom.pause(Math.max(0, pause - (performance.now() - began)));
     }
   }
 
@@ -355,13 +400,16 @@ Darkroom.Sheet = class {
   // --- Going on ---
 
   choose(cell, event) {
-    if (this.comparing !== undefined && this.comparing !== cell.index) { this.loupe.compare(this.comparing, cell.index); this.awaitSecond(); }
+    const first = this.comparing;
+    this.awaitSecond();
+    if (first === cell.index) return;
+    if (first !== undefined) this.loupe.compare(first, cell.index);
     else if (event.shiftKey && this.lastChosen !== undefined && this.lastChosen !== cell.index) this.loupe.compare(this.lastChosen, cell.index);
     else this.loupe.look(cell.index);
     this.lastChosen = cell.index;
   }
 
-  // After "Compare with ...": the next cell that is clicked is the other side. Without a cell: that is over.
+  // After "Compare with ...": the next cell that is clicked is the other side. Without a cell, as by Escape: that is over.
   awaitSecond(index) {
     this.comparing = index;
     for (const [other, here] of this.cells) here.node.classList.toggle('chosen', other === index);

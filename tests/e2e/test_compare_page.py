@@ -128,6 +128,43 @@ def test_a_grid_develops_live_and_comes_back_from_its_sheet(page, tmp_path):
     assert metadata.read_picture(again).grid == grid
 
 
+def test_a_sheet_without_a_mouse(page):
+    begin_three_by_three(page, "a bee, noto style", steps=100)
+    page.wait_for_selector("#sheet .cell.drawn", timeout=DONE)
+    page.focus("#sheet .cell >> nth=8 >> .stop-one")
+    page.keyboard.press("Enter")
+    wait_for_cells(page, "stopped", 1)
+    assert page.locator(".loupe[open]").count() == 0
+    page.click("#sheet [data-stop=all]")
+    wait_for_end(page)
+    page.focus("#sheet .cell >> nth=0")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".loupe h2")
+    for name in ("CFG scale 2, Seed 11", "CFG scale 5, Seed 11", "CFG scale 9, Seed 11"):
+        page.wait_for_function(f"document.querySelector('.loupe h2').innerText === '{name}'")
+        page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowDown")
+    page.wait_for_function("document.querySelector('.loupe h2').innerText === 'CFG scale 9, Seed 12'")
+    page.keyboard.press("Escape")
+    page.wait_for_selector(".loupe:not([open])", state="attached")
+
+
+def test_a_sheet_that_nobody_sees_asks_for_nothing(page):
+    begin_three_by_three(page, "a fox, noto style", steps=100)
+    page.wait_for_selector("#sheet .cell.drawn", timeout=DONE)
+    page.click("#generate-tab-button")
+    page.wait_for_timeout(1000)
+    asked: list = []
+    page.on("request", lambda request: asked.append(request) if '"question":"frame"' in (request.post_data or "") else None)
+    page.wait_for_timeout(1500)
+    assert asked == []
+    open_compare(page)
+    page.wait_for_selector("#sheet .sheet.running .cell.drawn", timeout=DONE)
+    page.click("#sheet [data-stop=all]")
+    wait_for_end(page)
+    assert len(asked) > 0
+
+
 def test_a_column_is_added_while_it_runs_and_a_row_afterwards(page):
     begin_three_by_three(page, "a crab, fluent style", steps=30)
     page.wait_for_selector("#sheet .cell.drawn", timeout=DONE)
