@@ -76,10 +76,11 @@ def take_grids(page: Page) -> None:
     set_number(page, "steps", 60)
     choose_axis(page, "x", "CFG scale", "1-9 (+2)")
     choose_axis(page, "y", "Prompt S/R", "rocket, sunflower, butterfly, owl")
+    page.check("#anew input")
     for theme in ("light", "dark"):
         page.click(f"[data-theme-choice={theme}]")
         page.click("#compare")
-        page.wait_for_selector("#sheet .cell.drawn", timeout=60_000)
+        page.wait_for_selector("#sheet .sheet.running .cell.drawn", timeout=60_000)
         page.wait_for_timeout(4000)
         take(page, f"compare-running-{theme}", "#sheet")
         page.wait_for_selector("#sheet .sheet:not(.running) .cell[data-state=finished]", timeout=120_000)

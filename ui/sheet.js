@@ -70,7 +70,7 @@ Darkroom.Sheet = class {
     this.films = new Map();
     this.states = new Map();
     this.version = -1;
-    this.running = undefined;
+    this.running = this.longest = undefined;
     this.build();
     this.retype(typed);
     this.follow(round);

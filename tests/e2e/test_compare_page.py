@@ -124,6 +124,10 @@ def test_a_grid_develops_live_and_comes_back_from_its_sheet(page, tmp_path):
     page.click("#compare")
     wait_for_cells(page, "finished", 9)
     assert page.locator("#sheet .cell .mark:text-is('from disk')").count() == 8
+    scrub_to(page, 3)  # the steps of what came from the disk are still kept
+    assert {cell: picture for cell, picture in cells_shown(page).items() if cell != "8"} == {
+        cell: picture for cell, picture in early.items() if cell != "8"
+    }
     again = saved(page, "png", tmp_path)
     assert metadata.read_picture(again).grid == grid
 
