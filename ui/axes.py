@@ -56,6 +56,9 @@ class AxisPickers:
     def wire(self, quiet: Mapping[str, Any]) -> None:
         """What the rows do by themselves: a placeholder that shows the notation, and names to add where there are any."""
         for name in NAMES:
+            # select, not change: a grid that is put into the widgets brings its own values. In the browser: by the time an
+            # answer came from here, new values might have been typed.
+            self.axes[name].select(None, None, self.values[name], js="() => ''", **quiet)
             gr.on([self.axes[name].change], self._offer, self.axes[name], [self.values[name], self.names[name]], **quiet)
             self.names[name].input(self._add_name, [self.values[name], self.names[name]], [self.values[name], self.names[name]], **quiet)
 

@@ -2,14 +2,15 @@
 Darkroom.Blind = class {
   constructor(sheet) {
     this.sheet = sheet;
-    this.votes = [];      // [winner, loser], as cell indexes
-    this.skipped = [];    // [one, other]
+    // Kept with the sheet: closing the window loses no vote. votes: [winner, loser], as cell indexes; skipped: [one, other].
+    Object.assign(this, sheet.votes.get(sheet.key) || {votes: [], skipped: []});
+    sheet.votes.set(sheet.key, {votes: this.votes, skipped: this.skipped});
     this.asked = 0;       // counts questions: the answer to an earlier one comes too late
   }
 
   async begin() {
     const el = Darkroom.element;
-    this.dialog = el('dialog', {class: 'blind', tabindex: '-1', on: {close: () => this.dialog.remove()}});
+    this.dialog = el('dialog', {class: 'blind', tabindex: '-1', 'aria-label': 'Blind test', on: {close: () => this.dialog.remove()}});
     this.dialog.addEventListener('keydown', event => this.key(event));
     this.sheet.root.after(this.dialog);
     this.dialog.showModal();
@@ -42,6 +43,7 @@ Darkroom.Blind = class {
     const el = Darkroom.element;
     const answer = await this.ask('blind', () => this.next());
     if (!answer) return;
+    this.left = answer.pair ? answer.left : 0;
     if (!answer.pair) { await this.reveal(); return; }
     this.pair = answer.pair;
     const side = (place, name) => el('button', {type: 'button', class: 'blind-side', 'aria-label': `The ${name} one is better`, data: {side: name}, on: {click: () => this.vote(place)}},
@@ -52,7 +54,7 @@ Darkroom.Blind = class {
       el('p', {class: 'blind-count', text: `${this.votes.length} picked, ${answer.left} pairs not shown yet. Keys: ← → pick, ↓ neither.`}),
       el('div', {class: 'loupe-acts'},
         el('button', {type: 'button', class: 'plain', text: 'Neither', data: {side: 'neither'}, on: {click: () => this.skip()}}),
-        el('button', {type: 'button', class: 'plain blind-end', text: 'Show the ranking', on: {click: () => this.reveal()}}),
+        el('button', {type: 'button', class: 'plain blind-end', text: 'Show the ranking', disabled: this.votes.length ? false : '', on: {click: () => this.reveal()}}),
       ),
     );
   }
@@ -95,7 +97,7 @@ Darkroom.Blind = class {
       el('h2', {text: `Ranking after ${this.votes.length} picked`}),
       ...answer.tables.map(table),
       el('div', {class: 'loupe-acts'},
-        el('button', {type: 'button', class: 'plain', text: 'Go on picking', on: {click: () => this.next()}}),
+        this.left && el('button', {type: 'button', class: 'plain', text: 'Go on picking', on: {click: () => this.next()}}),
         el('button', {type: 'button', class: 'plain', text: 'Close', on: {click: () => this.dialog.close()}})),
     );
   }

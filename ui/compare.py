@@ -16,6 +16,7 @@ from engine.errors import EngineError, InvalidRequest
 from engine.job import Job
 from engine.plan import AxisLine, Grid, GridPreset, Plan, plan_grid, refine
 from engine.recipe import Style
+from engine.schedulers import scheduler_row
 from engine.speed import Estimate, seconds_shown
 from ui.axes import NAMES, AxisPickers, axis_line, longer_line
 from ui.controls import Advice, Controls, Request, hint, hint_value
@@ -38,10 +39,17 @@ const begin = () => {
   const sheet = new Darkroom.Sheet(
     element.querySelector('.sheet'),
     (question, details) => server.ask_sheet({question, key: sheet.key, ...details}),
-    (what, details) => trigger('act', {what, ...details}),
+    (what, details) => {
+      trigger('act', {what, ...details});
+      if (what === 'zoom') document.querySelector('#axes').scrollIntoView({block: 'nearest'});
+    },
+    (props.value || {}).presets,
   );
   const open = () => sheet.open((props.value || {}).key || '');
-  watch('value', open);
+  watch('value', () => {
+    open();
+    if (innerWidth <= 900) element.scrollIntoView({block: 'start'});  // on a phone it is below what was just pressed
+  });
   open();
 };
 begin();
@@ -97,9 +105,10 @@ class CompareTab:
             return self.live.ask(asked)
 
         self.live = LiveSheet(self.engine, Takeaway(self.engine))
+        begin_with = [{"title": preset.title, "note": preset.note} for preset in self.presets.values()]
         self.sheet = gr.HTML(
-            {"key": ""}, html_template='<div class="sheet"></div>', js_on_load=SHEET_SCRIPT, server_functions=[ask_sheet],
-            elem_id="sheet", apply_default_css=False,
+            {"key": "", "presets": begin_with}, html_template='<div class="sheet"></div>', js_on_load=SHEET_SCRIPT,
+            server_functions=[ask_sheet], elem_id="sheet", apply_default_css=False,
         )  # fmt: skip
 
     def build_actions(self) -> None:
@@ -110,26 +119,35 @@ class CompareTab:
     def wire(self, tabs: gr.Tabs) -> None:
         self.tabs = tabs
         self.pickers.wire(QUIET)
-        widgets = [*self.controls.components, *self.pickers.components, self.anew, self.together]
-        inputs = [self.visitor, self.shown, self.asked, *widgets]
-        everything = [*self.controls.components, *self.pickers.components, self.tabs, *self._results]
+        inputs, everything = self._inputs, self._everything
         self.compare.click(self._start, inputs, everything, **TOLD)
         # multiple: what is told while an earlier word is still being handled must not be dropped.
-        self.sheet.act(self._act, [self.visitor, self.shown, self.asked], everything, trigger_mode="multiple", **TOLD)
-        self.stop.click(self._stop, self.visitor, None, **QUIET)
-        self.preset.input(self._use_preset, self.preset, [*self.controls.components, *self.pickers.components], **QUIET)
+        told = self.sheet.act(self._act, [self.visitor, self.shown, self.asked], everything, trigger_mode="multiple", **TOLD)
+        told.then(self._estimate, inputs, self.cost, **QUIET)
+        self.stop.click(self._stop, [self.visitor, self.shown], None, **QUIET)
+        # select, not input: gradio's dropdown also sends that when the focus only passes over it.
+        self.preset.select(self._use_preset, self.preset, [*self.controls.components, *self.pickers.components], **QUIET)
         self.swap.click(self._swap, self.pickers.components, self.pickers.components, **QUIET)
-        self.earlier.input(self._show_earlier, [self.visitor, self.earlier], [self.sheet, self.shown, self.asked], **QUIET)
-        changes = [component.change for component in widgets]
+        self.earlier.select(self._show_earlier, [self.visitor, self.shown, self.earlier], everything, **QUIET)
+        changes = [component.change for component in self._wishes]
         gr.on(changes, self._estimate, inputs, self.cost, **{**QUIET, "trigger_mode": "always_last"})
 
     @property
-    def _results(self) -> list[Any]:
-        return [self.sheet, self.shown, self.asked, self.cost, self.earlier, self.stop, self.visitor]
+    def _wishes(self) -> list[Any]:
+        return [*self.controls.components, *self.pickers.components, self.anew, self.together]
+
+    @property
+    def _inputs(self) -> list[Any]:
+        return [self.visitor, self.shown, self.asked, *self._wishes]
+
+    @property
+    def _everything(self) -> list[Any]:
+        results = [self.sheet, self.shown, self.asked, self.cost, self.earlier, self.stop, self.visitor]
+        return [*self.controls.components, *self.pickers.components, self.tabs, *results]
 
     def restore(self, blocks: gr.Blocks) -> None:
-        """What happens when the page is opened: the visitor's last sheet is found again."""
-        blocks.load(self._restore, self.visitor, [self.sheet, self.shown, self.asked, self.earlier], **TOLD)
+        """What happens when the page is opened: the visitor's last sheet is found again, with what it was made from."""
+        blocks.load(self._restore, self.visitor, self._everything, **TOLD).then(self._estimate, self._inputs, self.cost, **QUIET)
 
     # Handlers. Each takes widget values and returns widget updates.
 
@@ -161,6 +179,8 @@ class CompareTab:
         """What the sheet's script tells: it runs or has ended, a cell was chosen to go on from, values were added."""
         if event.what == "state":
             return {self.stop: gr.Button(interactive=bool(event.running))}
+        if event.what == "preset":
+            return self._use_preset(str(event.title))
         try:
             job = self._job(visitor, shown)
             if job is None:
@@ -170,7 +190,9 @@ class CompareTab:
             cell = job.plan.cell(event.cell)
             if event.what == "use":
                 return {**self.controls.show(dict(cell.recipe)), self.tabs: gr.Tabs(selected="generate")}
-            return self.show_grid(refine(job.plan.grid, cell.place, self.offer))
+            finer = self.show_grid(refine(job.plan.grid, cell.place, self.offer))
+            gr.Info("A finer grid around this cell stands in the axes: press Compare to develop it.", title="Zoomed in")
+            return finer
         except EngineError as error:
             gr.Warning(html.escape(str(error)), title="Not done")
             return {self.cost: gr.skip()}
@@ -190,10 +212,10 @@ class CompareTab:
         shown = {self.pickers.axes[axis]: line.axis, self.pickers.values[axis]: line.values}
         return {**self._opened(visitor, job, written), **shown}
 
-    def _stop(self, visitor: str) -> None:
-        for job in self.engine.jobs(visitor):
-            if job.plan.grid is not None and not job.done:
-                self.engine.stop(job)
+    def _stop(self, visitor: str, shown: str) -> None:
+        job = self._job(visitor, shown)
+        if job is not None and not job.done:
+            self.engine.stop(job)
 
     def _use_preset(self, title: str | None) -> dict[Any, Any]:
         preset = self.presets.get(title or "")
@@ -206,20 +228,26 @@ class CompareTab:
         x_axis, x_values, y_axis, y_values, *z = values
         return [y_axis, y_values, x_axis, x_values, *z]
 
-    def _show_earlier(self, visitor: str, job_id: str | None) -> tuple[Any, Any, Any]:
+    def _show_earlier(self, visitor: str, shown: str, job_id: str | None) -> dict[Any, Any]:
         job = self._job(visitor, job_id or "")
-        return (self._sheet_value(job), job.id, job.plan.grid.model_dump(mode="json")) if job else (gr.skip(), gr.skip(), gr.skip())
+        return self._shown_again(visitor, job) if job is not None and job.id != shown else {self.cost: gr.skip()}
 
     def _restore(self, visitor: str) -> dict[Any, Any]:
         jobs = self._sheets(visitor)
-        return self._opened(visitor, jobs[-1], jobs[-1].plan.grid) if jobs else {self.earlier: gr.skip()}
+        return self._shown_again(visitor, jobs[-1]) if jobs else {self.earlier: gr.skip()}
 
     # What several handlers need.
 
     def show_grid(self, grid: Grid) -> dict[Any, Any]:
         """Updates that put a grid into the widgets and bring this tab to the front; nothing is started."""
-        settings = {**dict(grid.recipe), "exact": grid.exact}
-        return {**self.controls.show(settings), **self.pickers.show(grid), self.tabs: gr.Tabs(selected="compare")}
+        return {**self._written(grid), self.tabs: gr.Tabs(selected="compare")}
+
+    def _written(self, grid: Grid) -> dict[Any, Any]:
+        return {**self.controls.show({**dict(grid.recipe), "exact": grid.exact}), **self.pickers.show(grid)}
+
+    def _shown_again(self, visitor: str, job: Job) -> dict[Any, Any]:
+        """A sheet, with the recipe and the axes that it was made from."""
+        return {**self._opened(visitor, job, job.plan.grid), **self._written(job.plan.grid)}
 
     def _read(self, values: Sequence[Any]) -> Wish:
         count = len(self.controls.components)
@@ -278,6 +306,7 @@ def cost_line(plan: Plan, cost: Estimate, *, growing: bool = False) -> Advice:
     """Cells, network calls and rows, and the time they will take, in one line."""
     sides = [str(length) for length, title in zip(plan.shape, plan.titles, strict=True) if title]
     cells = counted(len(plan.cells), "cell")
+    failing = [cell.recipe for cell in plan.cells if cell.recipe.steps > scheduler_row(cell.recipe.scheduler).max_steps]
     parts = [f"{' x '.join(sides)} = {cells}" if len(sides) > 1 else cells]
     if growing:
         parts.append(f"{cost.cells + cost.reused} new")
@@ -286,4 +315,7 @@ def cost_line(plan: Plan, cost: Estimate, *, growing: bool = False) -> Advice:
     if cost.calls:
         parts.append(f"{counted(cost.calls, 'network call')}, {counted(cost.rows, 'row')}")
         parts.append(f"about {seconds_shown(cost.seconds)}" if cost.seconds is not None else "time unknown until this model has drawn here")
-    return " · ".join(parts), ""
+    if failing:
+        row = scheduler_row(failing[0].scheduler)
+        parts.append(f"{counted(len(failing), 'cell')} will fail: {row.name} takes at most {row.max_steps} steps")
+    return " · ".join(parts), "warning" if failing else ""

@@ -178,9 +178,8 @@ Advice = tuple[str, str]
 
 def hint(elem_id: str, advice: Advice = ("", "")) -> gr.HTML:
     """A line of small text under a widget; its place is kept while it is empty."""
-    return gr.HTML(
-        hint_value(advice), html_template='<p class="hint {{value.kind}}">{{value.text}}</p>', elem_id=elem_id, elem_classes="hint-block"
-    )
+    template = '<p class="hint {{value.kind}}" role="status">{{value.text}}</p>'
+    return gr.HTML(hint_value(advice), html_template=template, elem_id=elem_id, elem_classes="hint-block")
 
 
 def hint_value(advice: Advice) -> dict[str, str]:

@@ -35,6 +35,9 @@ TILE = 160
 SPRITE = 960
 """Pixels of the longer side of all developing cells together: however many they are, a frame stays below some 250 KB."""
 
+TOLD_NOTICES = 2
+"""Of a sheet's notices: a phone has room for no more, and the others say the same of other words."""
+
 MAX_VOTES = 2000
 """Votes of one blind test: choix takes about half a millisecond for each."""
 
@@ -88,11 +91,13 @@ class LiveSheet:
         if standing.version == seen and not asked.get("turned"):
             return answer
         view = views.standing_view(job, standing)
-        now = replace(view, cells=tuple(cell for cell in view.cells if cell.index not in standing.earlier) or view.cells)
+        now = view
+        if standing.earlier and len(standing.earlier) < len(view.cells):  # what is told is of the cells added last
+            now = replace(view, cells=tuple(cell for cell in view.cells if cell.index not in standing.earlier), noun="new pictures")
         on_page = {cell.index for cell in standing.plan.cells if cell.place[2] == page}
         developing = {cell.index: cell.preview for cell in view.cells if cell.index in on_page and cell.preview is not None}
         return {
-            **answer, "version": standing.version, "status": now.status, "notices": " ".join(view.notices),
+            **answer, "version": standing.version, "status": now.status, "notices": _notices(view.notices),
             "percent": round(100 * now.part, 1), "unknown": bool(view.loading) and view.loaded_part < 0,
             "cells": [_state(cell) for cell in view.cells if standing.changed.get(cell.index, -1) > seen],
             "sprite": sprite(developing),
@@ -231,9 +236,15 @@ def _state(cell: CellView) -> Answer:
     return state
 
 
+def _notices(texts: Sequence[str]) -> str:
+    """Notices in one text: each cell of a grid may have one of its own."""
+    more = len(texts) - TOLD_NOTICES
+    return " ".join(texts[:TOLD_NOTICES]) + (f" And {more} more like these." if more > 0 else "")
+
+
 def _mark(cell: CellView) -> str:
     if cell.state == "stopped":
-        return f"unfinished, {cell.step} of {cell.total}" if cell.step else "not begun"
+        return f"unfinished {cell.step}/{cell.total}" if cell.step else "not begun"
     if cell.reused:
         return "from disk"
     return "not saved" if cell.made is not None and cell.made.path is None else ""

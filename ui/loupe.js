@@ -8,7 +8,7 @@ Darkroom.Loupe = class {
 
   // --- The window both share ---
 
-  show(...children) {
+  show(name, ...children) {
     const el = Darkroom.element;
     if (!this.dialog) {
       this.dialog = el('dialog', {class: 'loupe', tabindex: '-1', on: {close: () => this.closed(), click: event => { if (event.target === this.dialog) this.dialog.close(); }}});
@@ -16,6 +16,7 @@ Darkroom.Loupe = class {
       this.sheet.root.after(this.dialog);
     }
     const close = el('button', {type: 'button', class: 'loupe-close', 'aria-label': 'Close', text: '✕', on: {click: () => this.dialog.close()}});
+    this.dialog.setAttribute('aria-label', name);
     this.dialog.replaceChildren(close, ...children.filter(Boolean));
     if (!this.dialog.open) this.dialog.showModal();
     this.dialog.focus();  // the button that had it is gone, and with it the arrow keys would be
@@ -55,19 +56,20 @@ Darkroom.Loupe = class {
     clearInterval(this.flicker);
     const answer = await sheet.ask('look', {cell: index});
     if (this.index !== index) return;
-    if (answer.error) { this.show(el('p', {class: 'refusal', role: 'alert', text: answer.error})); return; }
+    if (answer.error) { this.show('Not shown', el('p', {class: 'refusal', role: 'alert', text: answer.error})); return; }
     const cell = this.cell(index);
     this.large = el('img', {alt: cell.name, hidden: answer.src ? false : ''});
     if (answer.src) this.large.src = answer.src;
     this.step = el('canvas', {hidden: ''});
+    this.stepName = el('span', {class: 'loupe-step', hidden: ''});
     const act = (what, text, title, usable = true) => el('button', {type: 'button', class: 'plain', text, title, data: {act: what}, disabled: usable ? false : '', on: {click: () => this.act(what, index)}});
     const neighbours = (answer.neighbours || []).map(one => el('li', {},
       el('span', {class: 'where', text: one.where}),
       el('button', {type: 'button', class: 'link', text: one.changes.map(([name, mine, other]) => `${name} ${other}`).join(', ') || 'the same settings', on: {click: () => this.look(one.cell)}}),
       el('button', {type: 'button', class: 'link', text: 'compare', on: {click: () => this.compare(index, one.cell)}}),
     ));
-    this.show(
-      el('div', {class: 'loupe-picture', style: `--ratio: ${cell.size[0] / cell.size[1]}`}, this.large, this.step, answer.src ? null : el('p', {class: 'cell-message', text: answer.message || 'Nothing to see yet.'})),
+    this.show(cell.name,
+      el('div', {class: 'loupe-picture', style: `--ratio: ${cell.size[0] / cell.size[1]}`}, this.large, this.step, this.stepName, answer.src ? null : el('p', {class: 'cell-message', text: answer.message || 'Nothing to see yet.'})),
       el('div', {class: 'loupe-side'},
         el('h2', {text: cell.name}),
         el('p', {class: 'loupe-state', text: answer.status || ''}),
@@ -100,6 +102,8 @@ Darkroom.Loupe = class {
     const state = this.sheet.states.get(this.index) || {};
     const drawn = here && (here.scrubbed || !state.src) && here.node.classList.contains('drawn');
     this.step.hidden = !drawn;
+    this.stepName.hidden = !here || !here.scrubbed;
+    this.stepName.textContent = this.sheet.where.textContent;
     this.large.hidden = Boolean(drawn) || !this.large.getAttribute('src');
     if (!drawn) return;
     this.step.width = here.canvas.width;
@@ -122,7 +126,7 @@ Darkroom.Loupe = class {
     this.pair = [a, b];
     const answer = await this.sheet.ask('pair', {a, b});
     if (!this.pair || this.pair[0] !== a || this.pair[1] !== b) return;
-    if (answer.error) { this.show(el('p', {class: 'refusal', role: 'alert', text: answer.error})); return; }
+    if (answer.error) { this.show('Not compared', el('p', {class: 'refusal', role: 'alert', text: answer.error})); return; }
     const ratio = this.cell(a).size[0] / this.cell(a).size[1];
     const view = el('div', {class: 'versus', style: `--ratio: ${ratio}; --cut: 50%`});
     const ways = {slider: 'Slider', sides: 'Side by side', flicker: 'Flicker', ...(answer.heat ? {heat: 'Difference'} : {})};
@@ -133,13 +137,13 @@ Darkroom.Loupe = class {
       view.dataset.way = way;
       this.arrange(view, way, answer);
     };
-    this.show(
-      el('div', {class: 'loupe-picture'}, view),
+    this.show('Two cells against each other',
+      el('div', {class: 'loupe-picture', style: `--ratio: ${ratio}`}, view),
       el('div', {class: 'loupe-side'},
         el('div', {class: 'ways', role: 'group', 'aria-label': 'How to compare'}, ...buttons),
         el('dl', {class: 'versus-names'}, el('dt', {text: 'A'}), el('dd', {text: this.cell(a).name}), el('dt', {text: 'B'}), el('dd', {text: this.cell(b).name})),
         answer.figures ? el('p', {class: 'versus-figures', text: answer.figures}) : null,
-        el('table', {class: 'changes'}, el('tbody', {}, ...answer.changes.map(([name, one, other]) => el('tr', {}, el('th', {scope: 'row', text: name}), el('td', {text: one}), el('td', {text: other}))))),
+        el('table', {class: 'changes'}, el('thead', {}, el('tr', {}, ...['', 'A', 'B'].map(text => el('th', {scope: 'col', text})))), el('tbody', {}, ...answer.changes.map(([name, one, other]) => el('tr', {}, el('th', {scope: 'row', text: name}), el('td', {text: one}), el('td', {text: other}))))),
         el('div', {class: 'loupe-acts'},
           el('button', {type: 'button', class: 'plain', text: 'Swap A and B', on: {click: () => this.compare(b, a)}}),
           el('button', {type: 'button', class: 'plain', text: 'Look at A', on: {click: () => this.look(a)}}),

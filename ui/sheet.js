@@ -14,6 +14,14 @@ Darkroom.element = (tag, options = {}, ...children) => {
   return made;
 };
 
+// Labels that begin alike, without the words they share: long prompts often differ only at their end.
+Darkroom.shortened = labels => {
+  const words = labels.map(label => label.split(' '));
+  let shared = 0;
+  while (labels.length > 1 && words.every(one => one.length > shared + 1 && one[shared] === words[0][shared])) shared += 1;
+  return words[0].slice(0, shared).join(' ').length > 24 ? words.map(one => `… ${one.slice(shared).join(' ')}`) : labels;
+};
+
 Darkroom.pause = milliseconds => new Promise(resolve => setTimeout(resolve, milliseconds));
 
 // A picture that holds many tiles, ready to be drawn: {src, across, width, height, cells}.
@@ -32,16 +40,18 @@ Darkroom.Sheet = class {
   static AWAY = 2000;     // milliseconds until a server that did not answer is asked again
   static PLAY = 120;      // milliseconds a step when played back
 
-  constructor(root, ask, tell) {
+  constructor(root, ask, tell, presets = []) {
     this.root = root;
     this.ask = async (question, details) => {
       try { return await ask(question, details); }
       catch (error) { return {error: 'Darkroom does not answer: see whether it still runs, then try again.', away: true}; }
     };
     this.tell = tell;     // (what, details): something the page around the sheet must do; null in a saved sheet
+    this.presets = presets;
     this.key = '';
     this.page = 0;
     this.cells = new Map();
+    this.votes = new Map();  // of blind tests, by sheet
     this.films = new Map();
     this.round = 0;       // counts what is opened: answers to an earlier one come too late
     this.loupe = new Darkroom.Loupe(this);
@@ -61,7 +71,7 @@ Darkroom.Sheet = class {
     if (fresh) { this.page = 0; this.awaitSecond(); this.lastChosen = undefined; this.loupe.leave(); if (this.blind) this.blind.leave(); }
     this.stopPlaying();
     this.at = 0;
-    if (!key) { this.root.replaceChildren(); return; }
+    if (!key) { this.root.replaceChildren(this.welcome()); return; }
     const plan = await this.ask('sheet', {});
     if (round !== this.round) return;
     if (plan.error) { this.root.replaceChildren(Darkroom.element('p', {class: 'refusal', role: 'alert', text: plan.error})); return; }
@@ -77,6 +87,15 @@ Darkroom.Sheet = class {
   }
 
   // --- What the sheet is made of ---
+
+  welcome() {
+    const el = Darkroom.element;
+    const chip = ({title, note}) => el('button', {type: 'button', class: 'plain', text: title, title: note, on: {click: () => this.tell('preset', {title})}});
+    return el('div', {class: 'sheet-welcome'},
+      el('h2', {text: 'Nothing compared yet.'}),
+      el('p', {text: 'Choose above what X and Y vary, write their values, and press Compare. All cells develop together. Or begin with one of these:'}),
+      el('div', {class: 'chips'}, ...this.presets.map(chip)));
+  }
 
   build() {
     const el = Darkroom.element, {plan} = this;
@@ -136,32 +155,34 @@ Darkroom.Sheet = class {
     grid.replaceChildren();
     this.cells.clear();
     this.labels = [];
+    const [columnNames, rowNames] = [Darkroom.shortened(columns), Darkroom.shortened(rows)];
+    if (head && !side) grid.append(el('div', {class: 'axis-title', text: plan.titles[0]}));
     const add = (axis, title) => growing && title ? this.adder(axis, title) : null;
     if (flowing) {
-      columns.forEach((label, x) => grid.append(el('div', {class: 'captioned'}, this.place(x, 0), this.label('column', plan.titles[0], label, place => place[0] === x))));
+      columns.forEach((label, x) => grid.append(el('div', {class: 'captioned'}, this.place(x, 0), this.label('column', plan.titles[0], label, columnNames[x], place => place[0] === x))));
       if (growing) grid.append(el('div', {class: 'more-space'}, add('x', plan.titles[0])));
       return;
     }
     if (head) {
       if (side) grid.append(el('div', {class: 'corner'}, el('span', {class: 'corner-x', text: plan.titles[0]}), el('span', {class: 'corner-y', text: plan.titles[1]})));
-      columns.forEach((label, x) => grid.append(this.label('column', plan.titles[0], label, place => place[0] === x)));
+      columns.forEach((label, x) => grid.append(this.label('column', plan.titles[0], label, columnNames[x], place => place[0] === x)));
       if (growing) grid.append(el('div', {class: 'more-column'}, add('x', plan.titles[0])));
     }
     rows.forEach((label, y) => {
-      if (side) grid.append(this.label('row', plan.titles[1], label, place => place[1] === y));
+      if (side) grid.append(this.label('row', plan.titles[1], label, rowNames[y], place => place[1] === y));
       columns.forEach((_, x) => grid.append(this.place(x, y)));
       if (growing && head) grid.append(el('div', {class: 'more-space'}));
     });
     if (growing && side) grid.append(el('div', {class: 'more-row'}, add('y', plan.titles[1])));
   }
 
-  label(kind, title, text, here) {
+  label(kind, title, text, shown, here) {
     const el = Darkroom.element;
     const cells = () => this.plan.cells.filter(cell => cell.place[2] === this.page && here(cell.place));
     const stop = this.tell && el('button', {
       type: 'button', class: 'stop-some', title: `Stop this ${kind}`, 'aria-label': `Stop ${title} ${text}`, text: '✕', on: {click: () => this.stop(cells())},
     });
-    const node = el('div', {class: `label ${kind}`, title: `${title}: ${text}`}, el('span', {text}), stop);
+    const node = el('div', {class: `label ${kind}`, title: `${title}: ${text}`}, el('span', {text: shown}), stop);
     this.labels.push([node, cells]);
     return node;
   }
@@ -169,7 +190,7 @@ Darkroom.Sheet = class {
   adder(axis, title) {
     const el = Darkroom.element;
     const field = el('input', {type: 'text', placeholder: '+', title: `Add values to ${title}: only the new cells are made`, 'aria-label': `Add values to ${title}`, data: {axis}});
-    const send = () => { if (field.value.trim()) this.tell('add', {axis, values: field.value.trim()}); field.value = ''; field.blur(); };
+    const send = () => { if (field.value.trim()) { this.sent = axis; this.tell('add', {axis, values: field.value.trim()}); } };
     field.addEventListener('keydown', event => { if (event.key === 'Enter') { event.preventDefault(); send(); } });
     return field;
   }
@@ -183,8 +204,10 @@ Darkroom.Sheet = class {
   retype({values, axis}) {
     for (const [name, value] of values) {
       const field = this.root.querySelector(`input[data-axis="${name}"]`);
-      if (field) { field.value = value; if (name === axis) field.focus(); }
+      if (field && name !== this.sent) field.value = value;  // what was added is in the sheet now
+      if (field && name === axis) field.focus();
     }
+    this.sent = undefined;
   }
 
   place(x, y) {
@@ -275,8 +298,9 @@ Darkroom.Sheet = class {
     if (round !== this.round) return;
     this.version = answer.version;
     this.status.textContent = answer.status;
-    this.notices.textContent = answer.notices;
-    this.notices.title = answer.notices;
+    this.told = answer.notices;
+    if (this.comparing === undefined) this.notices.textContent = this.told;
+    this.notices.title = this.told;
     this.meter.style.width = `${answer.percent}%`;
     this.meter.className = answer.unknown ? 'unknown' : 'known';
     for (const state of answer.cells) {
@@ -384,6 +408,7 @@ Darkroom.Sheet = class {
   async startPlaying() {
     const token = this.playing = {};
     this.play.textContent = '❚❚';
+    this.play.setAttribute('aria-label', 'Pause');
     for (let at = this.at && this.at < this.longest ? this.at : 1; this.playing === token; at = at % this.longest + 1) {
       const began = performance.now();
       await this.scrub(at);
@@ -394,7 +419,9 @@ Darkroom.Sheet = class {
 
   stopPlaying() {
     this.playing = null;
-    if (this.play) this.play.textContent = '▶';
+    if (!this.play) return;
+    this.play.textContent = '▶';
+    this.play.setAttribute('aria-label', 'Play the steps');
   }
 
   // --- Going on ---
@@ -414,6 +441,7 @@ Darkroom.Sheet = class {
     this.comparing = index;
     for (const [other, here] of this.cells) here.node.classList.toggle('chosen', other === index);
     this.root.classList.toggle('choosing', index !== undefined);
+    if (this.notices) this.notices.textContent = index === undefined ? this.told || '' : 'Click the cell to compare with; Esc cancels.';
   }
 
   async take(kind, button) {

@@ -59,6 +59,7 @@ class JobView:
     loading: str = ""
     loaded_part: float = -1.0
     """From 0 to 1; -1 while unknown."""
+    noun: str = "pictures"
     seconds: float = 0.0
     """Since the first image was begun; 0 to go by the images' own times."""
 
@@ -97,7 +98,7 @@ class JobView:
         if states == ["failed"]:
             return ""
         counts = [f"{states.count(state)} {state}" for state in ("finished", "stopped", "failed") if state in states]
-        return ", ".join(counts) + f" of {len(states)} pictures"
+        return ", ".join(counts) + f" of {len(states)} {self.noun}"
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ def standing_view(job: Job, standing: Standing) -> JobView:
     loading = standing.loading
     return JobView(
         job.id, tuple(cells), min(waits, default=0), tuple(dict.fromkeys(notice.text for notice in standing.notices)),
-        loading.text if loading else "", loading.progress if loading and loading.progress is not None else -1.0, standing.seconds,
+        loading.text if loading else "", loading.progress if loading and loading.progress is not None else -1.0, seconds=standing.seconds,
     )  # fmt: skip
 
 

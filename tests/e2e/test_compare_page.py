@@ -116,7 +116,7 @@ def test_a_grid_develops_live_and_comes_back_from_its_sheet(page, tmp_path):
     assert (grid.x.values, grid.y.values, grid.recipe.prompt) == ("2, 5, 9", "11, 12, 13", "an owl, noto style")
     page.reload()
     wait_until_ready(page)
-    assert page.input_value("#prompt textarea") == ""
+    page.fill("#prompt textarea", "something else")
     drop(page, sheet.name, sheet.read_bytes())
     page.wait_for_function("document.querySelector('#prompt textarea').value === 'an owl, noto style'", timeout=30_000)
     page.wait_for_selector("#compare-tab-button[aria-selected=true]")
@@ -180,7 +180,7 @@ def test_a_column_is_added_while_it_runs_and_a_row_afterwards(page):
     page.fill("#sheet .more-row input", "14")
     page.keyboard.press("Enter")
     wait_for_cells(page, "finished", 16)
-    assert text_of(page, "#sheet .sheet-status") == "4 finished of 4 pictures"
+    assert text_of(page, "#sheet .sheet-status") == "4 finished of 4 new pictures"
     page.fill("#sheet .more-row input", "one more")
     page.keyboard.press("Enter")
     page.wait_for_selector(".toast-body:has-text('cannot read')", timeout=30_000)
@@ -273,6 +273,9 @@ def test_mistakes_get_a_sentence_and_nothing_is_started(page):
     choose_axis(page, "x", "Scheduler", "Euler, huen")
     page.wait_for_function("document.querySelector('#grid-cost').innerText.includes('did you mean Heun')", timeout=30_000)
     page.click("#compare")
+    page.click("#axis-x-kind input")
+    page.locator("ul[role=listbox] li").filter(has_text="Seed").first.click()
+    page.wait_for_function("document.querySelector('#axis-x-values textarea, #axis-x-values input').value === ''")
     choose_axis(page, "x", "Seed", "1-10")
     choose_axis(page, "y", "CFG scale", "1-10")
     choose_axis(page, "z", "Steps", "1-10")

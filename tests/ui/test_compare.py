@@ -390,11 +390,25 @@ def test_zoom_proposes_a_finer_grid_and_starts_nothing(ann, bench, engine, devic
     assert cells(newest(ann)) == [(3.5, 8), (5, 8), (6.5, 8)]
 
 
+def test_a_ready_made_grid_is_one_click_on_an_empty_sheet(ann, grids):
+    preset = next(iter(grids.presets.values()))
+    ann.act(what="preset", title=preset.title)
+    assert ann.line("x") == (preset.x.axis, preset.x.values)
+    assert ann.held[grids.shown] == ""
+    ann.act(what="preset", title="nothing of the kind")
+    assert ann.line("x") == (preset.x.axis, preset.x.values)
+
+
+def test_cells_that_will_fail_are_told_beforehand(ann, grids):
+    ann.compare(x=("scheduler", "Euler, LCM"), y=("steps", "20, 60"))
+    assert "1 cell will fail: LCM takes at most 50 steps" in ann.held[grids.cost]["text"]
+
+
 def test_an_exact_grid_stays_exact_when_it_is_put_back(ann, bench, told):
     ann.compare(**CFG_BY_SEED, exact=True)
     ann.set(exact=False)
     ann.act(what="zoom", cell=0)
-    assert told == []
+    assert [kind for kind, _ in told] == ["info"]
     assert ann.held[bench.controls.fields["exact"]] is True
 
 
@@ -468,7 +482,7 @@ def test_a_swapped_grid_is_the_same_cells_from_the_disk(ann, grids, device, job)
 
 def test_a_ready_made_grid_fills_the_axes_in_and_leaves_the_prompt(ann, bench, grids):
     ann.held[grids.preset] = "Schedulers x steps"
-    ann.fire(grids.preset, "input")
+    ann.fire(grids.preset, "select")
     preset = grids.presets["Schedulers x steps"]
     assert (ann.line("x"), ann.line("y"), ann.line("z")) == (("steps", preset.x.values), ("scheduler", preset.y.values), NOTHING)
     assert ann.held[bench.controls.fields["prompt"]] == "an owl"
@@ -477,7 +491,7 @@ def test_a_ready_made_grid_fills_the_axes_in_and_leaves_the_prompt(ann, bench, g
 def test_a_ready_made_grid_may_bring_its_prompt(ann, bench, grids):
     preset = next(preset for preset in grids.presets.values() if preset.prompt)
     ann.held[grids.preset] = preset.title
-    ann.fire(grids.preset, "input")
+    ann.fire(grids.preset, "select")
     assert ann.held[bench.controls.fields["prompt"]] == preset.prompt
     ann.fill(grids.anew, False)
     assert ann.cost[1] == "", "it can be pressed as it is"
@@ -487,7 +501,7 @@ def test_a_ready_made_grid_may_bring_its_prompt(ann, bench, grids):
 def test_no_ready_made_grid_changes_nothing(ann, grids, nothing):
     before = [ann.line(name) for name in "xyz"]
     ann.held[grids.preset] = nothing
-    ann.fire(grids.preset, "input")
+    ann.fire(grids.preset, "select")
     assert [ann.line(name) for name in "xyz"] == before
 
 
@@ -523,7 +537,7 @@ def test_earlier_sheets_are_listed_newest_first_and_only_ones_own(ann, bob, grid
 def test_an_earlier_sheet_is_shown_again_and_can_grow(ann, grids, engine, job):
     ann.compare(x=("cfg", "3"))
     ann.held[grids.earlier] = job.id
-    ann.fire(grids.earlier, "input")
+    ann.fire(grids.earlier, "select")
     assert shown(ann) == job.id
     assert Grid.model_validate(ann.held[grids.asked]) == job.plan.grid
     ann.compare(x=("cfg", "2, 5, 9"))
@@ -534,13 +548,13 @@ def test_an_earlier_sheet_is_shown_again_and_can_grow(ann, grids, engine, job):
 @pytest.mark.parametrize("pick", ["", None, "gone"])
 def test_no_earlier_sheet_changes_nothing(ann, grids, job, pick):
     ann.held[grids.earlier] = pick
-    ann.fire(grids.earlier, "input")
+    ann.fire(grids.earlier, "select")
     assert shown(ann) == job.id
 
 
 def test_somebody_elses_sheet_is_not_shown(bob, grids, job):
     bob.held[grids.earlier] = job.id
-    bob.fire(grids.earlier, "input")
+    bob.fire(grids.earlier, "select")
     assert bob.held[grids.shown] == ""
     assert bob.held[grids.sheet]["key"] == ""
 
@@ -578,7 +592,8 @@ def test_after_a_reload_what_is_written_counts_and_not_what_was(built, bench, en
 def test_a_first_visit_finds_no_sheet(built, bench):
     back = Visit(built, bench, "")
     back.open_page()
-    assert back.held[bench.compare.sheet] == {"key": ""}
+    assert back.held[bench.compare.sheet]["key"] == ""
+    assert [preset["title"] for preset in back.held[bench.compare.sheet]["presets"]] == list(bench.compare.presets)
     assert back.held[bench.compare.shown] == ""
 
 

@@ -239,7 +239,7 @@ def test_stopped_cells_are_marked_with_how_far_they_came(start, device, engine):
     device.let()
     ends(job)
     first, *others = frame(ask)["cells"]
-    assert first["mark"] in {"unfinished, 2 of 4", "unfinished, 3 of 4"}
+    assert first["mark"] in {"unfinished 2/4", "unfinished 3/4"}
     assert "src" in first
     assert {(cell["mark"], cell["state"], "src" in cell) for cell in others} == {("not begun", "stopped", False)}
 
@@ -287,7 +287,7 @@ def test_earlier_cells_are_no_part_of_the_run_that_goes_on(start, engine, device
     device.let_go()
     ends(job)
     last = frame(ask, seen=answer["version"])
-    assert (last["status"], last["percent"], last["done"]) == ("2 finished of 2 pictures", 100.0, True)
+    assert (last["status"], last["percent"], last["done"]) == ("2 finished of 2 new pictures", 100.0, True)
 
 
 def test_done_is_told_only_with_the_last_end(finished, monkeypatch):
