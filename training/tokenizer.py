@@ -14,7 +14,9 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPTokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
+from training.captions import all_words
 from training.files import write_json, write_whole
+from training.work import Work
 
 END_OF_WORD = "</w>"
 START, END = "<|startoftext|>", "<|endoftext|>"
@@ -52,3 +54,12 @@ def save_tokenizer(tokenizer: CLIPTokenizer, folder: Path) -> None:
 
 def load_tokenizer(folder: Path) -> CLIPTokenizer:
     return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+
+
+def learn_captions(work: Work) -> None:
+    """The stage: learns from all captions, and from every name and keyword, and writes the folder `tokenizer`."""
+    words = [word for word in all_words(work.stage()) for _ in range(2)]  # twice: the learner leaves out what it saw once
+    captions = (caption for scene in work.captions() for caption in scene)
+    tokenizer = learn([*captions, *words], work.profile.text.vocabulary, work.profile.text.tokens)
+    save_tokenizer(tokenizer, work.folder / "tokenizer")
+    work.say(f"{len(tokenizer):,} tokens")
