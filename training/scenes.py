@@ -54,16 +54,16 @@ class Scene:
 
 
 class Stage:
-    """The pictures that a profile trains on, and scenes made of them. Held-out ones are not among them.
+    """A profile's pictures and scenes made of them. Held-out pictures are never in a scene.
 
-    `pixels` are the manifest's pictures at the profile's size.
+    `pixels` are the manifest's pictures. # (N, size, size, 4)
     """
 
-    def __init__(self, manifest: Manifest, pixels: np.ndarray, profile: Profile, rules: SceneRules, held_out: HeldOut):
-        self.manifest, self.pixels, self.size = manifest, pixels, profile.size
+    def __init__(self, manifest: Manifest, pixels: np.ndarray, rules: SceneRules, held_out: HeldOut):
+        self.manifest, self.pixels, self.size = manifest, pixels, pixels.shape[1]
         self._rules, self._held_out = rules, held_out
-        self.subjects = {one.code: one for one in manifest.subjects if is_wanted(one, profile)}
-        self.training = [at for at, one in enumerate(manifest.pictures) if one.code in self.subjects and not one.held_out]
+        self.subjects = {one.code: one for one in manifest.subjects}
+        self.training = [at for at, one in enumerate(manifest.pictures) if not one.held_out]
         self.colours = {at: main_colour(pixels[at]) for at in self.training}
         self._recolourable = {at for at in self.training if self.colours[at] in HUES and can_be_recoloured(pixels[at])}
         self._by_style: dict[str, list[int]] = defaultdict(list)
@@ -141,9 +141,15 @@ class Stage:
         return name, tuple(min(255, max(0, value + rng.randint(-WOBBLE, WOBBLE))) for value in BACKGROUNDS[name])
 
 
-def is_wanted(subject: Subject, profile: Profile) -> bool:
-    """Whether a profile trains on a subject."""
-    return subject.version <= profile.newest_version and (not profile.groups or subject.group in profile.groups)
+def narrowed(manifest: Manifest, profile: Profile) -> Manifest:
+    """The manifest with the subjects that a profile trains on, and their pictures."""
+    kept = tuple(
+        one for one in manifest.subjects
+        if one.version <= profile.newest_version and (not profile.groups or one.group in profile.groups)
+    )  # fmt: skip
+    codes = {one.code for one in kept}
+    pictures = tuple(one for one in manifest.pictures if one.code in codes)
+    return manifest.model_copy(update={"subjects": kept, "pictures": pictures})
 
 
 def _box(middle: tuple[float, ...], side: float) -> tuple[float, float, float]:

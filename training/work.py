@@ -16,7 +16,7 @@ import torch
 from engine.errors import InvalidRequest
 from training.data import read_manifest
 from training.pictures import load_pictures
-from training.scenes import Stage
+from training.scenes import Stage, narrowed
 from training.settings import Config, Profile
 
 NEEDED = {
@@ -55,9 +55,9 @@ class Work:
 
     def stage(self) -> Stage:
         """The profile's pictures, read from the archive."""
-        manifest = read_manifest(self.data)
+        manifest = narrowed(read_manifest(self.data), self.profile)
         pixels = load_pictures(self.data, manifest, self.profile.size)
-        return Stage(manifest, pixels, self.profile, self.config.scenes, self.config.held_out)
+        return Stage(manifest, pixels, self.config.scenes, self.config.held_out)
 
     def array(self, name: str) -> np.ndarray:
         """An array of an earlier stage, read from the disk as it is used."""
@@ -69,12 +69,9 @@ class Work:
 
     def made_with(self, *settings: Any) -> str:
         """A short name of everything that a result depends on; checkpoints of other settings are refused by it."""
-        said = [
-            str(self.profile.size),
-            str(self.profile.scenes),
-            self.config.scenes.model_dump_json(),
-            self.config.held_out.model_dump_json(),
-        ]
+        profile, config = self.profile, self.config
+        said = [str((profile.size, profile.scenes, profile.groups, profile.newest_version))]
+        said += [rules.model_dump_json() for rules in (config.subjects, config.scenes, config.held_out)]
         said += [setting.model_dump_json() for setting in settings]
         return hashlib.sha256("\n".join(said).encode()).hexdigest()[:12]
 
