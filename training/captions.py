@@ -31,7 +31,9 @@ def caption(stage: Stage, scene: Scene, rng: random.Random, rules: SceneRules) -
     tail: list[str] = []
     if scene.background != "white" or rng.random() < rules.say_white:
         ground = scene.background
-        said += rng.choice([f" on {_article(ground)} background", f" on {ground} background", f" on {ground}", f", {ground} background"])
+        said += rng.choice(
+            [f" on {with_article(ground)} background", f" on {ground} background", f" on {ground}", f", {ground} background"]
+        )
     if rng.random() < rules.say_style:
         tail.append(_style(stage, scene.parts[0], rng))
     keywords = stage.subject(scene.parts[0]).keywords
@@ -59,7 +61,7 @@ def subject_phrase(stage: Stage, part: Part, rng: random.Random, rules: SceneRul
         noun = f"{colour} {noun}"
     if small:
         noun = f"{rng.choice(SMALL_WORDS)} {noun}"
-    return _article(noun) if rng.random() < 0.7 else noun
+    return with_article(noun) if rng.random() < 0.7 else noun
 
 
 def all_words(stage: Stage) -> Iterator[str]:
@@ -82,7 +84,7 @@ def _style(stage: Stage, part: Part, rng: random.Random) -> str:
     return wordings[0] if rng.random() < 0.5 else rng.choice(wordings)
 
 
-def _article(noun: str) -> str:
+def with_article(noun: str) -> str:
     """The noun with "a" or "an", or as it is where it looks like a plural."""
     last = noun.split()[-1]
     if last.endswith("s") and not last.endswith(("ss", "us", "is")):

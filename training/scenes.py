@@ -61,7 +61,7 @@ class Stage:
 
     def __init__(self, manifest: Manifest, pixels: np.ndarray, rules: SceneRules, held_out: HeldOut):
         self.manifest, self.pixels, self.size = manifest, pixels, pixels.shape[1]
-        self._rules, self._held_out = rules, held_out
+        self._rules, self.held_out = rules, held_out
         self.subjects = {one.code: one for one in manifest.subjects}
         self.training = [at for at, one in enumerate(manifest.pictures) if not one.held_out]
         self.colours = {at: main_colour(pixels[at]) for at in self.training}
@@ -115,7 +115,7 @@ class Stage:
         for _ in range(20):  # a partner that is another subject and not held out with this one; nearly always the first drawn
             second = rng.choice(same_style)
             other = self.manifest.pictures[second].code
-            if other != code and not pair_is_held_out(code, other, self._held_out):
+            if other != code and not pair_is_held_out(code, other, self.held_out):
                 break
         else:
             return Scene((Part(first, "", _box((0.5, 0.5), 0.9)),), "white", BACKGROUNDS["white"], "")

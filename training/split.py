@@ -10,18 +10,18 @@ from training.settings import HeldOut
 
 def held_out_styles(code: str, styles: Collection[str], rules: HeldOut) -> frozenset[str]:
     """The styles in which a subject is held out: one and those that look alike, or none. It does not depend on other subjects."""
-    if len(styles) < rules.min_styles or _share(rules.seed, "subject", code) >= rules.subject_share:
+    if len(styles) < rules.min_styles or share_of(rules.seed, "subject", code) >= rules.subject_share:
         return frozenset()
-    drawn = min(styles, key=lambda style: _share(rules.seed, "style", code, style))
+    drawn = min(styles, key=lambda style: share_of(rules.seed, "style", code, style))
     return frozenset(styles) & {drawn, *(style for alike in rules.alike if drawn in alike for style in alike)}
 
 
 def pair_is_held_out(one: str, other: str, rules: HeldOut) -> bool:
     """Whether two subjects, in either order, are never composed in one training picture."""
-    return _share(rules.seed, "pair", *sorted((one, other))) < rules.pair_share
+    return share_of(rules.seed, "pair", *sorted((one, other))) < rules.pair_share
 
 
-def _share(*words: object) -> float:
+def share_of(*words: object) -> float:
     """A number in [0, 1) that follows from the words."""
     digest = hashlib.sha256("\0".join(map(str, words)).encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
