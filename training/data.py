@@ -66,8 +66,8 @@ def collect(config: Config, sources: Sources, folder: Path, say: Callable[[str],
             else:
                 failed.append(f"{code}-{style}: nothing to be seen")
         say(f"{style}: {sum(key[1] == style for key in drawn)} pictures from {source.package} {source.version} ({source.license})")
-    manifest = _manifest(config, sources, list(known.values()), set(drawn), failed)
-    _write(folder, manifest, drawn)
+    manifest = make_manifest(config, sources, list(known.values()), set(drawn), failed)
+    write_archive(folder, manifest, drawn)
     return manifest
 
 
@@ -149,7 +149,8 @@ def _webp(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def _manifest(config: Config, sources: Sources, known: list[Subject], drawn: set[tuple[str, str]], failed: list[str]) -> Manifest:
+def make_manifest(config: Config, sources: Sources, known: list[Subject], drawn: set[tuple[str, str]], failed: list[str]) -> Manifest:
+    """Of what was drawn, by code and style: subjects with too few styles are left out, held-out pictures marked."""
     kept, pictures = [], []
     for subject in known:
         styles = [style for style in sources.styles if (subject.code, style) in drawn]
@@ -163,8 +164,8 @@ def _manifest(config: Config, sources: Sources, known: list[Subject], drawn: set
     return Manifest(size=config.picture_size, sources=sources, subjects=kept, pictures=pictures, failed=failed)
 
 
-def _write(folder: Path, manifest: Manifest, drawn: dict[tuple[str, str], bytes]) -> None:
-    """The archive with fixed dates, so that equal pictures give equal bytes; the manifest last, since it says that all is there."""
+def write_archive(folder: Path, manifest: Manifest, drawn: dict[tuple[str, str], bytes]) -> None:
+    """Writes the archive with fixed dates, so that equal pictures give equal bytes; the manifest last, since it says that all is there."""
     with zipfile.ZipFile(folder / PICTURES, "w", zipfile.ZIP_STORED) as archive:
         for picture in manifest.pictures:
             archive.writestr(zipfile.ZipInfo(picture.file), drawn[picture.code, picture.style])

@@ -5,7 +5,7 @@ It asks diffusers' own pipeline, with the engine's schedulers, so that any Stabl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,8 @@ class Painter:
     """A model folder that draws prompts; each picture's noise follows from its own seed."""
 
     pipeline: StableDiffusionPipeline
-    device: torch.device
+    scheduler_config: Mapping[str, Any]
+    """The model's own, before any scheduler of ours took its place."""
 
     @classmethod
     def load(cls, folder: Path, device: torch.device) -> Painter:
@@ -50,17 +51,17 @@ class Painter:
             folder, dtype=torch.float32, use_safetensors=True, local_files_only=True, safety_checker=None, requires_safety_checker=False
         )
         pipeline.set_progress_bar_config(disable=True)
-        return cls(pipeline.to(device), device)
+        return cls(pipeline.to(device), dict(pipeline.scheduler.config))
 
     def draw(
         self, asked: Sequence[Question], *, guidance: float = GUIDANCE, steps: int = STEPS, scheduler: str = DEFAULT_SCHEDULER,
         negative: Sequence[str] | None = None,
     ) -> np.ndarray:  # fmt: skip
         """One picture a question. # (n, h, w, 3) uint8"""
-        drawn, config = [], self.pipeline.scheduler.config
+        drawn: list[np.ndarray] = []
         for start in range(0, len(asked), DRAWN_AT_ONCE):
             part = asked[start : start + DRAWN_AT_ONCE]
-            self.pipeline.scheduler = build(scheduler, config, steps, part[0].seed)
+            self.pipeline.scheduler = build(scheduler, self.scheduler_config, steps, part[0].seed)
             images = self.pipeline(
                 [one.prompt for one in part],
                 negative_prompt=None if negative is None else list(negative[start : start + len(part)]),
@@ -118,7 +119,8 @@ class Judge:
 
 def measure(painter: Painter, judge: Judge, count: int, say: Callable[[str], None]) -> Scores:
     """All figures of one model; shares from 0 to 1, distances from 0 to 1."""
-    stage, found = judge.stage, {}
+    stage = judge.stage
+    found: Scores = {}
     few = max(1, count // 3)  # for what is drawn many times over
     held_out, trained = questions.held_out_questions(stage, count), questions.trained_questions(stage, count)
     for name, asked in (("held out", held_out), ("trained", trained)):
@@ -161,7 +163,7 @@ def evaluate(work: Work, models: Sequence[Path], out: Path, count: int) -> None:
         name = f"{number + 1} {folder.resolve().name}"
         painter = Painter.load(folder, work.device)
         results[name] = measure(painter, judge, count, work.say)
-        _draw_pages(painter, judge, out / name.replace(" ", "-"))
+        _draw_pages(painter, judge, count, out / name.replace(" ", "-"))
     write_json(out / "evaluation.json", {"references": references, "models": results})
     table = to_markdown(references, results)
     write_whole(out / "evaluation.md", lambda beside: beside.write_text(table, encoding="utf-8"))
@@ -206,21 +208,21 @@ def _held_out_likenesses(judge: Judge) -> np.ndarray:
     return judge.likenesses[away] if away else judge.likenesses
 
 
-def _draw_pages(painter: Painter, judge: Judge, stem: Path) -> None:
+def _draw_pages(painter: Painter, judge: Judge, count: int, stem: Path) -> None:
     """Three pages: held-out and trained questions (drawn, wanted, nearest), and the newcomers' prompts."""
-    for kind, asked in (
-        ("held-out", questions.held_out_questions(judge.stage, SHOWN)), ("trained", questions.trained_questions(judge.stage, SHOWN))
-    ):  # fmt: skip
+    shown = min(SHOWN, count)
+    pages = {"held-out": questions.held_out_questions(judge.stage, shown), "trained": questions.trained_questions(judge.stage, shown)}
+    for kind, asked in pages.items():
         drawn = painter.draw(asked)
         tiles: dict[tuple[int, int], Tile] = {}
         for number, (one, picture, near) in enumerate(zip(asked, drawn, judge.nearest(drawn), strict=True)):
             wanted = next(at for at, p in enumerate(judge.stage.manifest.pictures) if (p.code, p.style) == (one.code, one.style))
             row, column = divmod(number, 5)
-            shown = ((picture, one.prompt), (judge.pictures[wanted], "wanted"), (judge.pictures[near], "nearest"))
-            tiles |= {(3 * column + at, row): Tile(Image.fromarray(pixels), note) for at, (pixels, note) in enumerate(shown)}
+            tile = ((picture, one.prompt), (judge.pictures[wanted], "wanted"), (judge.pictures[near], "nearest"))
+            tiles |= {(3 * column + at, row): Tile(Image.fromarray(pixels), note) for at, (pixels, note) in enumerate(tile)}
         rows = -(-len(asked) // 5)
         draw_sheet([""] * 15, [""] * rows, [Page("", tiles)], heading=kind, tile=128).save(f"{stem}-{kind}.png")
-    prompts = questions.newcomers_prompts()
+    prompts = questions.newcomers_prompts()[:count]
     drawn = painter.draw([Question(prompt, questions.FIRST_SEED) for prompt in prompts])
     tiles = {(at % 10, at // 10): Tile(Image.fromarray(drawn[at]), prompt) for at, prompt in enumerate(prompts)}
     draw_sheet([""] * 10, [""] * -(-len(prompts) // 10), [Page("", tiles)], heading="prompts.txt", tile=128).save(f"{stem}-prompts.png")

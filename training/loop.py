@@ -93,19 +93,15 @@ def train(run: Run, loss_of: Loss, say: Callable[[str], None]) -> bool:
     """Runs the steps that are left; whether all are done. A checkpoint, the log and its curve are on disk afterwards."""
     run.model.train()
     _drop_lines_after(run.log, run.step)
-    start, before, losses = time.monotonic(), run.seconds, []
+    start, before, kept = time.monotonic(), run.seconds, run.step
     while not run.finished and time.monotonic() < run.stop_at:
-        losses.append(_advance(run, loss_of))
+        loss = _advance_to_line(run, loss_of)
         run.seconds = before + time.monotonic() - start
-        if run.step % run.schedule.log_every == 0 or run.finished:
-            loss = torch.stack(losses).mean().item()  # one wait for the device in many steps
-            losses.clear()
-            if not math.isfinite(loss):
-                raise ArithmeticError(f"the loss of {run.name} is {loss} at step {run.step}; the checkpoint before it is kept")
-            _add_line(run, loss)
-            say(f"{run.name} {run.step:,}/{run.schedule.steps:,}  loss {loss:.4f}  {run.seconds:,.0f} s")
-        if run.step % run.schedule.keep_every == 0 and not losses:
+        _add_line(run, loss)
+        say(f"{run.name} {run.step:,}/{run.schedule.steps:,}  loss {loss:.4f}  {run.seconds:,.0f} s")
+        if run.step - kept >= run.schedule.keep_every:
             run.save()
+            kept = run.step
     run.save()
     draw_curve(run.log, run.log.with_suffix(".png"))
     return run.finished
@@ -133,6 +129,17 @@ def precision(device: torch.device) -> contextlib.AbstractContextManager:
 def compiled(network: nn.Module, device: torch.device) -> Callable[..., Any]:
     """The network as compiled kernels on CUDA; as it is on a CPU, where compiling would need a C++ compiler."""
     return torch.compile(network) if device.type == "cuda" else network
+
+
+def _advance_to_line(run: Run, loss_of: Loss) -> float:
+    """Steps up to the log's next line, between which nothing is kept; their mean loss. Raises ArithmeticError when it is not finite."""
+    losses = [_advance(run, loss_of)]
+    while run.step % run.schedule.log_every and not run.finished:
+        losses.append(_advance(run, loss_of))
+    loss = torch.stack(losses).mean().item()  # one wait for the device in many steps
+    if not math.isfinite(loss):
+        raise ArithmeticError(f"the loss of {run.name} is {loss} at step {run.step}; the checkpoint before it is kept")
+    return loss
 
 
 def _advance(run: Run, loss_of: Loss) -> torch.Tensor:

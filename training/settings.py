@@ -127,7 +127,7 @@ class Schedule(_Table):
     """Norm of the gradient."""
     log_every: int = Field(ge=1)
     keep_every: int = Field(ge=1)
-    """Steps between checkpoints."""
+    """Steps between checkpoints, or a few more: one is written with a line of the log."""
 
 
 class VaeTraining(Schedule):
