@@ -90,7 +90,7 @@ def _work(options: argparse.Namespace, stop_at: float = float("inf")):
 def _is_done(work, name: str) -> bool:
     """Whether `all` may go past a stage. Trainings look for themselves: finished, they do nothing."""
     made = {
-        "data": work.data / "manifest.json", "scenes": work.folder / "captions.json", "tokenizer": work.folder / "tokenizer",
+        "data": work.data / "manifest.json", "scenes": work.folder / "captions.json", "tokenizer": work.folder / "tokenizer" / "merges.txt",
         "latents": work.folder / "tokens.npy",
     }  # fmt: skip
     return name in made and made[name].exists()

@@ -23,6 +23,7 @@ from training.files import write_json, write_whole
 from training.pictures import compose
 from training.questions import Question
 from training.scenes import Stage
+from training.styles import STEPS as STYLE_STEPS
 from training.styles import StyleJudge
 from training.work import Work
 
@@ -76,14 +77,14 @@ class Painter:
 class Judge:
     """Real pictures, to compare with: every one of the profile's on white, and its subject's likeness."""
 
-    def __init__(self, stage: Stage):
+    def __init__(self, stage: Stage, style_steps: int = STYLE_STEPS):
         self.stage = stage
         white = [compose([(rgba, (0.0, 0.0, 1.0))], (255, 255, 255), stage.size) for rgba in stage.pixels]
         self.pictures = np.stack(white)
         self.codes = [one.code for one in stage.manifest.pictures]
         styles = [one.style for one in stage.manifest.pictures]
         self.likenesses = scores.likenesses(white)
-        self.styles = StyleJudge(self.pictures, styles, self.codes)
+        self.styles = StyleJudge(self.pictures, styles, self.codes, stage.held_out.alike, style_steps)
         self._trained = self.likenesses[np.array(stage.training)]
 
     def nearest(self, drawn: np.ndarray) -> np.ndarray:
@@ -96,7 +97,7 @@ class Judge:
         return {f"top {count}": scores.found_among_first(apart, self.codes, wanted, count) for count in (1, 5)}
 
     def style(self, asked: Sequence[Question], drawn: np.ndarray) -> float:
-        return _share(one.style == found for one, found in zip(asked, self.styles.judge(drawn), strict=True))
+        return _share(self.styles.kind(one.style) == found for one, found in zip(asked, self.styles.judge(drawn), strict=True))
 
     def background(self, asked: Sequence[Question], drawn: np.ndarray) -> float:
         return _share(one.background == scores.background_name(picture) for one, picture in zip(asked, drawn, strict=True))

@@ -193,5 +193,5 @@ def test_svg_is_drawn_square_and_transparent() -> None:
     image = render_svg(svg, 32)
     assert image.getpixel((4, 16)) == (255, 0, 0, 255)
     assert image.getpixel((28, 16))[3] == 0
-    with pytest.raises(ValueError, match="SVG"):
+    with pytest.raises(ValueError, match="root node"):
         render_svg("<svg", 32)

@@ -23,7 +23,7 @@ from training.split import pair_is_held_out
 
 @pytest.fixture(scope="module")
 def judge(stage):
-    return Judge(stage)
+    return Judge(stage, style_steps=40)
 
 
 def drawn_rightly(stage, asked: list[Question], box=(0.0, 0.0, 1.0)) -> np.ndarray:
