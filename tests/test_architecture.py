@@ -154,3 +154,7 @@ def test_the_engine_starts_without_torch_and_without_gradio() -> None:
 @pytest.mark.skipif(not (ROOT / "ui" / "page.py").exists(), reason="there is no page yet")
 def test_the_page_is_built_without_torch() -> None:
     assert modules_left_after("import ui.page", *sorted(TORCH)) == set()
+
+
+def test_the_product_never_imports_training() -> None:
+    assert breaches([*ENGINE, *DIFFUSION, *UI, *ROOT.glob("*.py")], {"training"}) == []

@@ -1,0 +1,1 @@
+"""How the starter model is made: data, tokenizer, networks, evaluation, export. Nothing of the product imports it."""

@@ -1,0 +1,83 @@
+"""The diffusion stage: text encoder and U-Net, from nothing, together."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+from training.loop import Run, compiled, train
+from training.networks import make_scheduler, make_text_encoder, make_unet
+from training.settings import DiffusionTraining
+from training.tokenizer import load_tokenizer
+from training.work import Work
+
+
+def train_diffusion(work: Work) -> bool:
+    """Whether it is finished."""
+    run = diffusion_run(work)
+    loss = DiffusionLoss(
+        run.model,
+        torch.from_numpy(np.array(work.array("latents.npy"))),
+        torch.from_numpy(np.array(work.array("tokens.npy"))),
+        work.profile.diffusion,
+        work.device,
+    )
+    return train(run, loss, work.say)
+
+
+def diffusion_run(work: Work) -> Run:
+    profile = work.profile
+    torch.manual_seed(profile.diffusion.seed)
+    tokenizer = load_tokenizer(work.file("tokenizer"))
+    model = nn.ModuleDict({"text_encoder": make_text_encoder(profile, tokenizer), "unet": make_unet(profile)})
+    made_with = work.made_with(profile.vae, profile.vae_training, profile.text, profile.unet, profile.diffusion)
+    return Run("diffusion", model, profile.diffusion, made_with, work.folder, work.device, work.stop_at)
+
+
+class DiffusionLoss:
+    """The v-prediction loss of a step. Latents and tokens stay on the device; the last row of tokens is the empty prompt."""
+
+    def __init__(
+        self, model: nn.ModuleDict, latents: torch.Tensor, tokens: torch.Tensor, settings: DiffusionTraining, device: torch.device
+    ):
+        self._latents, self._tokens = latents.to(device), tokens.to(device)
+        self._settings, self._device = settings, device
+        self._alphas = make_scheduler().alphas_cumprod.to(device)
+        self._text, self._unet = compiled(model["text_encoder"], device), compiled(model["unet"], device)
+
+    def __call__(self, step: int, draws: torch.Generator) -> torch.Tensor:
+        batch = self._settings.batch
+        rows = torch.randint(len(self._latents), (batch,), generator=draws)
+        wordings = torch.randint(self._tokens.shape[1], (batch,), generator=draws)
+        dropped = torch.rand(batch, generator=draws) < self._settings.caption_dropout
+        times = stratified_times(batch, len(self._alphas), draws).to(self._device)
+        latents = self._latents[rows.to(self._device)].float()
+        noise = noise_for(latents, draws)
+        rows = torch.where(dropped, len(self._tokens) - 1, rows)
+        text = self._text(self._tokens[rows.to(self._device), wordings.to(self._device)].long()).last_hidden_state
+        alpha = self._alphas[times].view(-1, 1, 1, 1)
+        noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
+        wanted = alpha.sqrt() * noise - (1 - alpha).sqrt() * latents
+        error = (self._unet(noisy, times, text).sample.float() - wanted).square().mean((1, 2, 3))
+        return (error * min_snr_weights(self._alphas[times], self._settings.min_snr)).mean()
+
+
+def stratified_times(batch: int, times: int, draws: torch.Generator) -> torch.Tensor:
+    """One timestep from each of `batch` equal parts of the schedule, in random order: every batch sees all noise levels."""
+    shares = (torch.randperm(batch, generator=draws) + torch.rand(batch, generator=draws)) / batch
+    return (shares * times).long().clamp(max=times - 1)
+
+
+def min_snr_weights(alphas: torch.Tensor, gamma: float) -> torch.Tensor:
+    """min(SNR, gamma) / (SNR + 1): what arXiv:2303.09556 gives for v-prediction."""
+    snr = alphas / (1 - alphas)
+    return snr.clamp(max=gamma) / (snr + 1)
+
+
+def noise_for(latents: torch.Tensor, draws: torch.Generator) -> torch.Tensor:
+    """Noise on the latents' own device: on CUDA from a generator there, seeded by the step's."""
+    if latents.device.type == "cpu":
+        return torch.randn(latents.shape, generator=draws)
+    seed = int(torch.randint(2**31, (1,), generator=draws))
+    return torch.randn(latents.shape, generator=torch.Generator(latents.device).manual_seed(seed), device=latents.device)

@@ -1,0 +1,58 @@
+"""The export stage: a diffusers folder that StableDiffusionPipeline loads, float16, safetensors only."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import torch
+from diffusers import StableDiffusionPipeline
+
+from engine.errors import InvalidRequest
+from training.diffusion import diffusion_run
+from training.files import write_json
+from training.loop import Run
+from training.networks import make_scheduler
+from training.tiny import tiny_run
+from training.tokenizer import load_tokenizer, save_tokenizer
+from training.vae import folded_vae
+from training.work import Work
+
+TINY = "tiny_decoder"
+"""Folder beside the VAE's; pipelines do not read it, `tiny_decoder` in presets/models.toml may name it."""
+
+
+def export(work: Work) -> Path:
+    """Writes the EMA's weights to `model` in the profile's folder. Raises InvalidRequest where a training is not finished."""
+    trained = diffusion_run(work)
+    model = _finished(trained)
+    tiny = _finished(tiny_run(work))
+    tokenizer = load_tokenizer(work.file("tokenizer"))
+    pipeline = StableDiffusionPipeline(
+        vae=_as_kept(folded_vae(work)), text_encoder=_as_kept(model["text_encoder"]), tokenizer=tokenizer, unet=_as_kept(model["unet"]),
+        scheduler=make_scheduler(), safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    )  # fmt: skip
+    folder, beside = work.folder / "model", work.folder / ".model.part"
+    shutil.rmtree(beside, ignore_errors=True)
+    pipeline.save_pretrained(beside, safe_serialization=True)
+    save_tokenizer(tokenizer, beside / "tokenizer")
+    _as_kept(tiny).save_pretrained(beside / TINY, safe_serialization=True)
+    write_json(
+        beside / "training.json",
+        {"profile": work.name, "made_with": trained.made_with, "steps": trained.step, "seconds": round(trained.seconds)},
+    )
+    shutil.rmtree(folder, ignore_errors=True)
+    beside.replace(folder)
+    work.say(f"{folder}: {sum(file.stat().st_size for file in folder.rglob('*') if file.is_file()) / 2**20:.1f} MiB")
+    return folder
+
+
+def _finished(run: Run) -> torch.nn.Module:
+    if not run.finished:
+        raise InvalidRequest(f"The stage {run.name} has done {run.step:,} of {run.schedule.steps:,} steps: run it again to finish it.")
+    return run.averaged()
+
+
+def _as_kept(network: torch.nn.Module) -> torch.nn.Module:
+    """float16 on the CPU: half the size, and the weights lose nothing that shows."""
+    return torch.nn.Module.half(network.cpu())  # diffusers' own `half` warns of layers to be kept in float32, of which there are none
