@@ -120,7 +120,7 @@ def test_two_cells_can_be_compared(saved):
     page.locator('[data-act="with"]').click()
     page.locator('[data-cell="4"]').click()
     page.wait_for_selector(".versus")
-    assert page.locator(".changes tr").all_inner_texts() == ["Seed\t1\t2", "CFG scale\t4\t8"]
+    assert page.locator(".changes tbody tr").all_inner_texts() == ["Seed\t1\t2", "CFG scale\t4\t8"]
     assert page.locator(".ways button").all_inner_texts() == ["Slider", "Side by side", "Flicker"]
     page.locator('[data-way="sides"]').click()
     assert page.locator(".versus img").evaluate_all("all => all.map(one => one.naturalWidth)") == [64, 64]
