@@ -45,11 +45,6 @@ class Subject(BaseModel):
         """The name without its colour: "apple" of "red apple"."""
         return without_colour(self.name)
 
-    @property
-    def named_colour(self) -> str:
-        """The colour that the name begins with, or ""."""
-        return colour_word(self.name)
-
 
 def normal_code(code: str) -> str:
     return "-".join(part for part in code.lower().split("-") if part != VARIATION)

@@ -21,7 +21,7 @@ from training.pictures import HUES, colour_names, compose, main_colour, recolour
 from training.scenes import BACKGROUNDS, PLACES, Stage
 from training.settings import HeldOut, Source, load_config, load_sources
 from training.split import held_out_styles, pair_is_held_out
-from training.words import COLOURS, subjects
+from training.words import COLOURS, colour_word, subjects
 
 CONFIG = load_config()
 
@@ -159,7 +159,7 @@ def test_captions_say_what_is_there_and_nothing_else(stage, config) -> None:
         kinds.add(scene.place)
         nouns = [stage.subject(part).noun.removesuffix(" face") for part in scene.parts]
         mine = {scene.background} | {part.colour or stage.colours[part.picture] or "" for part in scene.parts}
-        mine |= {stage.subject(part).named_colour for part in scene.parts if not part.colour}
+        mine |= {colour_word(stage.subject(part).name) for part in scene.parts if not part.colour}
         for said in captions(stage, scene, index, config.scenes):
             plain = said
             for word in sorted(wordings, key=len, reverse=True):
