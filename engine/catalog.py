@@ -52,6 +52,10 @@ class ModelSpec(BaseModel):
     def is_local(self) -> bool:
         return Path(self.source).is_absolute()
 
+    def rows_on(self, kind: str) -> int:
+        """The largest network batch on a kind of device; one guided image's where nothing is known."""
+        return self.max_rows.get(kind, 2)
+
     def recipe(self, **changes: object) -> Recipe:
         """This model's own good settings, with changes."""
         settings = {

@@ -134,7 +134,7 @@ class Worker:
             used = device.packer
             return Packer(used.max_rows, used.exact_rows, used.padded)
         kind = device.kind if device is not None else "cpu"
-        return Packer(spec.max_rows.get(kind, 2), padded=kind == "cuda")
+        return Packer(spec.rows_on(kind), padded=kind == "cuda")
 
     def facts(self, model: str) -> DeviceFacts | None:
         """What would compute a picture of this model now; None while it is not the resident one. From any thread."""

@@ -90,7 +90,7 @@ class TorchDevice:
         return load(spec, self._device, self._dtype, report, self._cache)
 
     def install(self, loaded: Loaded) -> None:
-        rows = loaded.spec.max_rows.get(self.kind, 2)
+        rows = loaded.spec.rows_on(self.kind)
         self._denoiser = Denoiser(loaded.family, max_rows=rows, exact_rows=self._exact_rows)
         self._loaded = loaded  # last: another thread that sees the model asks for its packer
         for kept in self._kept.values():  # they must not hold the old model's memory

@@ -187,6 +187,25 @@ def test_a_column_is_added_while_it_runs_and_a_row_afterwards(page):
     assert page.locator("#sheet .cell").count() == 16
 
 
+def test_sixty_four_cells_develop_at_once_and_the_page_can_be_used_meanwhile(page):
+    prompt(page, "a kiwi, noto style")
+    set_number(page, "steps", 100)
+    open_compare(page)
+    choose_axis(page, "x", "Seed", "1-8")
+    choose_axis(page, "y", "CFG scale", "2-9")
+    page.wait_for_function("document.querySelector('#grid-cost').innerText.includes('8 x 8 = 64 cells')")
+    page.click("#compare")
+    page.wait_for_function("document.querySelectorAll('#sheet .cell.drawn[data-state=developing]').length === 64", timeout=DONE)
+    prompt(page, "typed while it runs")
+    page.wait_for_function("document.querySelector('#token-hint').innerText.includes('of 30 tokens')")
+    page.click("#sheet .cell >> nth=63")
+    page.wait_for_function("document.querySelector('.loupe h2')?.innerText === 'Seed 8, CFG scale 9'")
+    page.keyboard.press("Escape")
+    page.click("#sheet [data-stop=all]")
+    wait_for_cells(page, "stopped", 64)
+    assert text_of(page, "#sheet .sheet-status") == "64 stopped of 64 pictures"
+
+
 def test_a_slow_line_gets_fewer_frames_never_a_queue_of_them(page):
     under_way: set = set()
     most, asked = [0], []
