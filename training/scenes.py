@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from training.data import Manifest, Picture
+from engine.errors import InvalidRequest
+from training.data import MANIFEST, Manifest, Picture
 from training.pictures import HUES, can_be_recoloured, compose, main_colour, recoloured
 from training.settings import HeldOut, Profile, SceneRules
 from training.split import pair_is_held_out
@@ -30,7 +31,7 @@ PLACES = {
 }  # fmt: skip
 """Where the (first) subject's middle is, as shares of width and height; the second one of a pair lies opposite."""
 
-SMALL, WHOLE, HALF = (0.36, 0.46), (0.8, 0.96), (0.44, 0.5)
+SMALL, WHOLE, HALF = (0.36, 0.46), (0.84, 0.96), (0.44, 0.5)
 """Sides of a subject that is small, alone, or one of two; drawn between, as shares of the picture's."""
 
 
@@ -142,10 +143,18 @@ class Stage:
 
 
 def narrowed(manifest: Manifest, profile: Profile) -> Manifest:
-    """The manifest with the subjects that a profile trains on, and their pictures."""
+    """The manifest with the subjects that a profile trains on, and their pictures.
+
+    Raises InvalidRequest for a name that is no subject's.
+    """
+    wanted = set(profile.names)
+    if unknown := wanted - {one.name for one in manifest.subjects}:
+        raise InvalidRequest(f"No subject is called {', '.join(sorted(unknown))}; the names are those in {MANIFEST}.")
     kept = tuple(
         one for one in manifest.subjects
-        if one.version <= profile.newest_version and (not profile.groups or one.group in profile.groups)
+        if one.version <= profile.newest_version
+        and (not profile.groups or one.group in profile.groups)
+        and (not wanted or one.name in wanted)
     )  # fmt: skip
     codes = {one.code for one in kept}
     pictures = tuple(one for one in manifest.pictures if one.code in codes)

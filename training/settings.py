@@ -46,6 +46,8 @@ class SubjectRules(_Table):
     left_out_names: tuple[str, ...]
     """Parts of names."""
     min_styles: int = Field(ge=1)
+    also_called: dict[str, tuple[str, ...]] = {}
+    """What people call a subject beside its name and its short names, by its name."""
 
 
 class HeldOut(_Table):
@@ -151,8 +153,10 @@ class Profile(_Table):
     """Pictures composed, whose latents are trained on."""
     groups: tuple[str, ...] = ()
     """emojibase's groups of subjects; none means all."""
-    newest_version: float
+    newest_version: float = 99.0
     """Emoji version; early ones are the well-known subjects."""
+    names: tuple[str, ...] = ()
+    """The subjects' own names; none means all that are left by `groups` and `newest_version`."""
     vae: VaeSettings
     text: TextSettings
     unet: UnetSettings

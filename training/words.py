@@ -79,7 +79,7 @@ def subjects(emoji: Iterable[Mapping[str, Any]], groups: Mapping[str, Any], shor
             Subject(
                 code=normal_code(record["hexcode"]),
                 name=name,
-                synonyms=tuple(_synonyms(name, short.get(record["hexcode"], []))),
+                synonyms=tuple(_synonyms(name, [*_listed(short.get(record["hexcode"], [])), *rules.also_called.get(name, ())])),
                 keywords=tuple(word for word in map(plain, record.get("tags", [])) if _is_keyword(word, name)),
                 group=groups["groups"][str(record["group"])],
                 version=record["version"],
@@ -99,10 +99,14 @@ def plain(text: str) -> str:
     return f"{rest} {head}" if colon else head
 
 
-def _synonyms(name: str, short: Iterable[str] | str) -> list[str]:
+def _listed(short: Iterable[str] | str) -> list[str]:
+    return [short] if isinstance(short, str) else list(short)
+
+
+def _synonyms(name: str, short: Iterable[str]) -> list[str]:
     """Other words for a name: without " face", and the short names, without repetitions."""
     found = [name.removesuffix(" face")]
-    for code in [short] if isinstance(short, str) else short:
+    for code in short:
         word = code.replace("_", " ").replace("-", " ").strip()
         if re.fullmatch(r"[a-z][a-z ]{2,}", word) and word not in RUDE:
             found.append(word)

@@ -70,7 +70,7 @@ class Work:
     def made_with(self, *settings: Any) -> str:
         """A short name of everything that a result depends on; checkpoints of other settings are refused by it."""
         profile, config = self.profile, self.config
-        said = [str((profile.size, profile.scenes, profile.groups, profile.newest_version))]
+        said = [str((profile.size, profile.scenes, profile.groups, profile.newest_version, profile.names))]
         said += [rules.model_dump_json() for rules in (config.subjects, config.scenes, config.held_out)]
         said += [setting.model_dump_json() for setting in settings]
         return hashlib.sha256("\n".join(said).encode()).hexdigest()[:12]

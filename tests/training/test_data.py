@@ -18,7 +18,7 @@ from training.captions import captions
 from training.data import read_manifest, render_svg
 from training.packages import Package
 from training.pictures import HUES, colour_names, compose, main_colour, recoloured
-from training.scenes import BACKGROUNDS, PLACES, Stage
+from training.scenes import BACKGROUNDS, PLACES, Stage, narrowed
 from training.settings import HeldOut, Source, load_config, load_sources
 from training.split import held_out_styles, pair_is_held_out
 from training.words import COLOURS, colour_word, subjects
@@ -74,7 +74,7 @@ def test_subjects_leave_out_flags_letters_genders_and_clock_faces() -> None:
     ]
     found = subjects(emoji, groups, {"23F0": ["alarm_clock", "wake_up", "shit"]}, CONFIG.subjects)
     assert [one.name for one in found] == ["alarm clock", "mage"]
-    assert found[0].synonyms == ("wake up",)
+    assert found[0].synonyms == ("wake up", "clock"), "the short names, then config.toml's own"
     assert found[0].keywords == ("hours", "time"), "a colour among the keywords would be wrong of a recoloured picture"
 
 
@@ -122,8 +122,17 @@ def test_a_subject_held_out_is_still_seen_in_two_styles(code, count, seed) -> No
 def test_about_the_wanted_share_is_held_out() -> None:
     styles = tuple(load_sources().styles)
     held_out = [held_out_styles(f"{code:x}", styles, CONFIG.held_out) for code in range(2000)]
-    assert 0.12 < sum(map(bool, held_out)) / 2000 < 0.18
+    assert abs(sum(map(bool, held_out)) / 2000 - CONFIG.held_out.subject_share) < 0.03
     assert {style for away in held_out for style in away} == set(styles)
+
+
+def test_a_profile_takes_the_subjects_that_it_names(stage) -> None:
+    profile = CONFIG.profile("cpu").model_copy(update={"names": ("owl", "red apple")})
+    few = narrowed(stage.manifest, profile)
+    assert [one.name for one in few.subjects] == ["red apple", "owl"]
+    assert len(few.pictures) == 12
+    with pytest.raises(InvalidRequest, match="zebra"):
+        narrowed(stage.manifest, profile.model_copy(update={"names": ("owl", "zebra")}))
 
 
 def test_nothing_held_out_is_ever_composed(stage, config) -> None:

@@ -152,9 +152,9 @@ def test_timesteps_cover_the_schedule_in_every_batch() -> None:
     assert sorted((times // 100).tolist()) == list(range(10))
 
 
-def test_min_snr_weights_are_the_papers() -> None:
-    snr = torch.tensor([0.1, 1.0, 5.0, 50.0])
-    assert torch.allclose(min_snr_weights(snr / (1 + snr), 5.0), torch.tensor([0.1 / 1.1, 0.5, 5 / 6, 5 / 51]), atol=1e-5)
+def test_min_snr_weights_spare_the_steps_in_noise() -> None:
+    snr = torch.tensor([0.0, 1.0, 4.0, 9.0, 49.0])
+    assert torch.allclose(min_snr_weights(snr / (1 + snr), 5.0), torch.tensor([1.0, 1.0, 1.0, 0.5, 0.1]), atol=1e-5)
 
 
 def test_the_learning_rate_rises_stays_and_falls_to_nothing() -> None:
