@@ -43,7 +43,7 @@ class ModelSpec(BaseModel):
     latent_rgb: tuple[tuple[float, float, float], ...] | None = None
     """Published linear map latent channel -> RGB in [-1, 1], one row a channel; fitted from the VAE when None."""
     tiny_decoder: str | None = None
-    """Hub id or folder of an AutoencoderTiny for its latents."""
+    """Of an AutoencoderTiny for its latents; a folder or hub id, as `source`."""
     max_rows: dict[str, int] = Field(default_factory=lambda: {"cpu": 2, "cuda": 16})
     """Largest network batch by kind of device: where more rows stop paying, or stop fitting."""
     examples: tuple[str, ...] = ()
@@ -148,9 +148,9 @@ def load_styles(file: Path) -> list[Style]:
 
 
 def _from_table(name: str, table: dict, folder: Path) -> ModelSpec:
-    local = folder / table["source"]
-    source = str(local.resolve()) if local.is_dir() else table["source"]
-    return ModelSpec(name=name, **{**table, "source": source})
+    found = {key: folder / table[key] for key in ("source", "tiny_decoder") if key in table}
+    beside = {key: str(local.resolve()) for key, local in found.items() if local.is_dir()}
+    return ModelSpec(name=name, **{**table, **beside})
 
 
 def _read_json(file: Path) -> dict:

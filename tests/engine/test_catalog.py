@@ -40,8 +40,17 @@ def test_the_starter_is_the_default_and_lies_beside_the_catalog(catalog: Catalog
     assert Path(catalog.default.source) == STARTER
 
 
+def test_folders_beside_a_catalog_are_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine" / "tiny").mkdir(parents=True)
+    (tmp_path / "models.toml").write_text('[mine]\ntitle = "Mine"\nsource = "mine"\ntiny_decoder = "mine/tiny"\n', encoding="utf-8")
+    monkeypatch.chdir("/")
+    model = Catalog.load(tmp_path / "models.toml").default
+    assert (model.source, model.tiny_decoder) == (str(tmp_path / "mine"), str(tmp_path / "mine" / "tiny"))
+
+
 def test_a_hub_id_stays_a_hub_id(catalog: Catalog) -> None:
     assert not catalog.find("sd15").is_local
+    assert catalog.find("sd15").tiny_decoder == "madebyollin/taesd"
     assert re.fullmatch(r"[\w.-]+/[\w.-]+", catalog.find("sd15").source)
 
 
