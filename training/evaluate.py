@@ -19,11 +19,11 @@ from engine.diffusion.schedule import build
 from engine.schedulers import DEFAULT_SCHEDULER, available_schedulers
 from engine.sheet import Page, Tile, draw_sheet
 from training import questions, scores
+from training.data import read_manifest
 from training.files import write_json, write_whole
-from training.pictures import compose
+from training.pictures import load_pictures, on_white
 from training.questions import Question
 from training.scenes import Stage
-from training.styles import STEPS as STYLE_STEPS
 from training.styles import StyleJudge
 from training.work import Work
 
@@ -75,16 +75,13 @@ class Painter:
 
 
 class Judge:
-    """Real pictures, to compare with: every one of the profile's on white, and its subject's likeness."""
+    """Real pictures, to compare with: every one of the profile's on white, and its subject's likeness; and a judge of styles."""
 
-    def __init__(self, stage: Stage, style_steps: int = STYLE_STEPS):
-        self.stage = stage
-        white = [compose([(rgba, (0.0, 0.0, 1.0))], (255, 255, 255), stage.size) for rgba in stage.pixels]
-        self.pictures = np.stack(white)
+    def __init__(self, stage: Stage, styles: StyleJudge):
+        self.stage, self.styles = stage, styles
+        self.pictures = on_white(stage.pixels)
         self.codes = [one.code for one in stage.manifest.pictures]
-        styles = [one.style for one in stage.manifest.pictures]
-        self.likenesses = scores.likenesses(white)
-        self.styles = StyleJudge(self.pictures, styles, self.codes, stage.held_out.alike, style_steps)
+        self.likenesses = scores.likenesses(self.pictures)
         self._trained = self.likenesses[np.array(stage.training)]
 
     def nearest(self, drawn: np.ndarray) -> np.ndarray:
@@ -118,13 +115,22 @@ class Judge:
         return {"one of two": _share(np.any([hit for side in hits for hit in side], axis=0)), "both": _share(straight | crossed)}
 
 
+def style_judge(work: Work) -> StyleJudge:
+    """Trained on the art of all subjects, whatever the profile's: there is more to learn a style from."""
+    manifest = read_manifest(work.data)
+    pictures = on_white(load_pictures(work.data, manifest, work.profile.size))
+    styles, codes = zip(*((one.style, one.code) for one in manifest.pictures), strict=True)
+    return StyleJudge(pictures, styles, codes, work.config.held_out.alike)
+
+
 def measure(painter: Painter, judge: Judge, count: int, say: Callable[[str], None]) -> Scores:
     """All figures of one model; shares from 0 to 1, distances from 0 to 1."""
     stage = judge.stage
     found: Scores = {}
     few = max(1, count // 3)  # for what is drawn many times over
-    held_out, trained = questions.held_out_questions(stage, count), questions.trained_questions(stage, count)
-    for name, asked in (("held out", held_out), ("trained", trained)):
+    held_out = questions.held_out_questions(stage, count)
+    kinds = {"held out": held_out, "trained": questions.trained_questions(stage, count), "known": questions.known_questions(stage, count)}
+    for name, asked in ((name, asked) for name, asked in kinds.items() if asked):
         drawn = painter.draw(asked)
         found[f"{name}: subject"] = judge.subject(asked, drawn)
         found[f"{name}: style"] = judge.style(asked, drawn)
@@ -152,7 +158,7 @@ def measure(painter: Painter, judge: Judge, count: int, say: Callable[[str], Non
 
 def evaluate(work: Work, models: Sequence[Path], out: Path, count: int) -> None:
     """Writes evaluation.json, evaluation.md and sample pages of all models to `out`."""
-    judge = Judge(work.stage())
+    judge = Judge(work.stage(), style_judge(work))
     references = {
         "style classifier on real pictures": judge.styles.accuracy,
         "held-out pictures' own distance to training": judge.to_training(_held_out_likenesses(judge)),

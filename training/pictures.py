@@ -38,6 +38,12 @@ def load_pictures(folder: Path, manifest: Manifest, size: int) -> np.ndarray:
     return found
 
 
+def on_white(pixels: np.ndarray) -> np.ndarray:
+    """Whole subjects as pictures. # (n, size, size, 4) -> (n, size, size, 3) uint8"""
+    size = pixels.shape[1]
+    return np.stack([compose([(rgba, (0.0, 0.0, 1.0))], (255, 255, 255), size) for rgba in pixels])
+
+
 def colour_names(rgb: np.ndarray) -> np.ndarray:
     """The basic colour word of each pixel. # (N, 3) uint8 -> (N,) str"""
     values = rgb.astype(np.float32) / 255

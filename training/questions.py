@@ -13,7 +13,9 @@ from training.scenes import BACKGROUNDS, Stage
 from training.split import pair_is_held_out
 from training.words import Subject
 
-PROMPTS = Path(__file__).resolve().parent / "prompts.txt"
+HERE = Path(__file__).resolve().parent
+PROMPTS, KNOWN = HERE / "prompts.txt", HERE / "known.txt"
+KNOWN_STYLES = ("noto", "twemoji", "fluent")
 FIRST_SEED = 1_000_000
 """Of the pictures' seeds; training's noise comes from other generators altogether."""
 
@@ -46,6 +48,15 @@ def held_out_questions(stage: Stage, count: int) -> list[Question]:
 def trained_questions(stage: Stage, count: int) -> list[Question]:
     """Subjects in styles in which training showed them, with new seeds."""
     return _pictured(stage, stage.training, count, "trained")
+
+
+def known_questions(stage: Stage, count: int) -> list[Question]:
+    """Known subjects in the styles of the first starter model."""
+    known = {one.code for one in stage.manifest.subjects if one.name in known_names()}
+    pictures = stage.manifest.pictures
+    return _pictured(
+        stage, [at for at in stage.training if pictures[at].code in known and pictures[at].style in KNOWN_STYLES], count, "known"
+    )
 
 
 def background_questions(stage: Stage, count: int) -> list[Question]:
@@ -84,9 +95,18 @@ def colourful_questions(stage: Stage, count: int) -> list[Question]:
     return [Question(subject.noun, FIRST_SEED + number, subject.code, colour=colour) for number, (subject, colour) in enumerate(drawn)]
 
 
+def known_names() -> list[str]:
+    """known.txt: subjects that the first starter model drew rightly, which no successor should lose."""
+    return _lines(KNOWN)
+
+
 def newcomers_prompts() -> list[str]:
     """prompts.txt: what people type first."""
-    return PROMPTS.read_text(encoding="utf-8").split("\n")[:-1]
+    return _lines(PROMPTS)
+
+
+def _lines(file: Path) -> list[str]:
+    return file.read_text(encoding="utf-8").splitlines()
 
 
 def _pictured(stage: Stage, indexes: list[int], count: int, seed: str) -> list[Question]:

@@ -7,23 +7,29 @@ import pytest
 
 from training import scores
 from training.evaluate import Judge, to_markdown
-from training.pictures import compose
+from training.pictures import compose, on_white
 from training.questions import (
     Question,
     background_questions,
     colourful_questions,
     held_out_questions,
+    known_names,
+    known_questions,
     newcomers_prompts,
     pair_questions,
     trained_questions,
 )
 from training.scenes import BACKGROUNDS
+from training.settings import load_config
 from training.split import pair_is_held_out
+from training.styles import StyleJudge
 
 
 @pytest.fixture(scope="module")
 def judge(stage):
-    return Judge(stage, style_steps=40)
+    pictures = stage.manifest.pictures
+    styles = StyleJudge(on_white(stage.pixels), [one.style for one in pictures], [one.code for one in pictures], stage.held_out.alike, 40)
+    return Judge(stage, styles)
 
 
 def drawn_rightly(stage, asked: list[Question], box=(0.0, 0.0, 1.0)) -> np.ndarray:
@@ -114,12 +120,20 @@ def test_questions_ask_for_what_was_held_out(stage, config) -> None:
     away = {(one.code, one.style) for one in stage.manifest.pictures if one.held_out}
     assert {(one.code, one.style) for one in held_out_questions(stage, 100)} == away
     assert not {(one.code, one.style) for one in trained_questions(stage, 100)} & away
+    known = {one.code for one in stage.manifest.subjects if one.name in known_names()}
+    asked = {(one.code, one.style) for one in known_questions(stage, 100)}
+    assert {code for code, _ in asked} == known
+    assert not asked & away
     pairs = pair_questions(stage, 4)
     assert len(pairs) == 4
     assert all(pair_is_held_out(one.code, one.other, config.held_out) for one in pairs)
     assert held_out_questions(stage, 5) == held_out_questions(stage, 5)
     assert all(one.colour not in one.prompt for one in colourful_questions(stage, 9))
     assert len(set(newcomers_prompts())) == 100
+
+
+def test_the_cpu_profile_trains_on_all_known_subjects() -> None:
+    assert set(known_names()) <= set(load_config().profile("cpu").names)
 
 
 def test_the_table_puts_models_side_by_side() -> None:
