@@ -56,13 +56,14 @@ def _run_stages(options: argparse.Namespace) -> int:
     work = _work(options, time.monotonic() + 60 * options.minutes)
     for name in options.stages:
         start = time.monotonic()
-        if len(options.stages) > 1 and _is_done(work, name):
+        if len(options.stages) > 1 and work.is_done(name):
             continue
         finished = _stage(name)(work)
         _say(f"{name}: {time.monotonic() - start:,.0f} s")
         if finished is False:
             _say("the minutes are over; run the same command again to go on")
             return 3
+        work.mark_done(name)
     return 0
 
 
@@ -85,15 +86,6 @@ def _work(options: argparse.Namespace, stop_at: float = float("inf")):
     config.profile(options.profile)
     folder = options.work / options.profile
     return Work(config, options.profile, options.work / "data", folder, torch.device(device), _say, stop_at, _processes())
-
-
-def _is_done(work, name: str) -> bool:
-    """Whether `all` may go past a stage. Trainings look for themselves: finished, they do nothing."""
-    made = {
-        "data": work.data / "manifest.json", "scenes": work.folder / "captions.json", "tokenizer": work.folder / "tokenizer" / "merges.txt",
-        "latents": work.folder / "tokens.npy",
-    }  # fmt: skip
-    return name in made and made[name].exists()
 
 
 def _stage(name: str) -> Callable[..., object]:

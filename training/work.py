@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from engine.errors import InvalidRequest
-from training.data import read_manifest
+from training.data import MANIFEST, read_manifest
+from training.files import write_json
 from training.pictures import load_pictures
 from training.scenes import Stage, narrowed
 from training.settings import Config, Profile
@@ -24,6 +25,10 @@ NEEDED = {
     "latents.npy": "latents", "tokens.npy": "latents", "diffusion.pt": "diffusion", "tiny.pt": "tiny",
 }  # fmt: skip
 """File -> the stage that makes it."""
+
+
+STAGES = "stages.json"
+"""In a profile's folder: with what settings each stage that is no training was done. A training's checkpoint says it itself."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,28 @@ class Work:
     def captions(self) -> list[list[str]]:
         """Of each scene, its wordings."""
         return json.loads(self.file("captions.json").read_text(encoding="utf-8"))
+
+    def is_done(self, stage: str) -> bool:
+        """Whether a stage may be passed over: done, and with the settings of today. Never of a training, which looks for itself."""
+        if stage == "data":
+            return (self.data / MANIFEST).exists()
+        return stage in self._settings() and self._done().get(stage) == self._settings()[stage]
+
+    def mark_done(self, stage: str) -> None:
+        if stage in self._settings():
+            write_json(self.folder / STAGES, self._done() | {stage: self._settings()[stage]})
+
+    def _done(self) -> dict[str, str]:
+        file = self.folder / STAGES
+        return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+
+    def _settings(self) -> dict[str, str]:
+        profile = self.profile
+        return {
+            "scenes": self.made_with(),
+            "tokenizer": self.made_with(profile.text),
+            "latents": self.made_with(profile.text, profile.vae, profile.vae_training),
+        }
 
     def made_with(self, *settings: Any) -> str:
         """A short name of everything that a result depends on; checkpoints of other settings are refused by it."""

@@ -206,3 +206,20 @@ def test_a_curve_is_drawn_of_a_log_with_two_lines(tmp_path) -> None:
     log.write_text(log.read_text() + "4,0.7,1e-3,2\n")
     draw_curve(log, picture)
     assert picture.exists()
+
+
+def test_a_stage_is_done_anew_when_what_it_depends_on_changes(work, config, tmp_path) -> None:
+    first = replace(work, folder=tmp_path)
+    assert not first.is_done("scenes")
+    for stage in ("scenes", "tokenizer", "vae", "latents"):
+        first.mark_done(stage)
+    profile = config.profile("smoke")
+    words = profile.model_copy(update={"text": profile.text.model_copy(update={"vocabulary": 600})})
+    scenes = config.scenes.model_copy(update={"white": 0.1})
+    for changed, kept in (
+        ({}, {"scenes", "tokenizer", "latents"}),
+        ({"profiles": {"smoke": words}}, {"scenes"}),
+        ({"scenes": scenes}, set()),
+    ):
+        now = replace(first, config=config.model_copy(update=changed))
+        assert {stage for stage in ("scenes", "tokenizer", "vae", "latents") if now.is_done(stage)} == kept
