@@ -23,6 +23,7 @@ WATCH_FRAMES = """
 }
 """
 
+
 def run(page) -> None:
     page.keyboard.press("Control+Enter")
     page.wait_for_selector(".stage.running")

@@ -212,7 +212,7 @@ def bare_page(browser: Any, address: str) -> Iterator[Any]:
 
 @pytest.mark.parametrize("model", ["<b>bold</b> model", '<img src=x onerror=alert("1")>', "<a href=//evil.example>model</a>"])
 def test_a_strangers_picture_says_nothing_but_text(bare_page: Any, model: str) -> None:
-    drop(bare_page, "picture.png", a1111_picture(f'an owl\nSteps: 4, Seed: 1, Size: 64x64, Model: {json.dumps(model)}'))
+    drop(bare_page, "picture.png", a1111_picture(f"an owl\nSteps: 4, Seed: 1, Size: 64x64, Model: {json.dumps(model)}"))
     toast = bare_page.locator(".toast-body")
     toast.wait_for(timeout=30_000)
     assert model in toast.inner_text()

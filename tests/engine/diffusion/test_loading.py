@@ -26,8 +26,6 @@ CPU = torch.device("cpu")
 NETWORK = "unet/diffusion_pytorch_model.safetensors"
 
 
-
-
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory) -> Path:
     """A model's folder as diffusers saves it. Not to be changed."""
