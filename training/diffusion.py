@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from diffusers.models.attention_processor import AttnProcessor
 from torch import nn
 
 from training.loop import Run, compiled, train
 from training.networks import make_scheduler, make_text_encoder, make_unet
+from training.questions import known_names
+from training.scenes import Stage
 from training.settings import DiffusionTraining
 from training.tokenizer import load_tokenizer
 from training.work import Work
@@ -22,8 +25,16 @@ def train_diffusion(work: Work) -> bool:
         torch.from_numpy(np.array(work.array("tokens.npy"))),
         work.profile.diffusion,
         work.device,
+        scenes_in_turn(work.stage(), work.profile.scenes, work.profile.diffusion.known_times),
     )
     return train(run, loss, work.say)
+
+
+def scenes_in_turn(stage: Stage, scenes: int, known_times: int) -> torch.Tensor:
+    """Rows of scenes to draw from: each once, those of a known subject (alone, or the first of two) `known_times`. # (rows,) int64"""
+    known = {one.code for one in stage.manifest.subjects if one.name in known_names()}
+    more = [row for row in range(scenes) if stage.subject(stage.scene(row).parts[0]).code in known] if known_times > 1 else []
+    return torch.tensor([*range(scenes), *more * (known_times - 1)])
 
 
 def diffusion_run(work: Work) -> Run:
@@ -37,19 +48,32 @@ def diffusion_run(work: Work) -> Run:
 
 
 class DiffusionLoss:
-    """The v-prediction loss of a step. Latents and tokens stay on the device; the last row of tokens is the empty prompt."""
+    """The v-prediction loss of a step. Latents and tokens stay on the device; the last row of tokens is the empty prompt.
+
+    `rows` are the scenes to draw from, alike often.
+    """
 
     def __init__(
-        self, model: nn.ModuleDict, latents: torch.Tensor, tokens: torch.Tensor, settings: DiffusionTraining, device: torch.device
+        self,
+        model: nn.ModuleDict,
+        latents: torch.Tensor,
+        tokens: torch.Tensor,
+        settings: DiffusionTraining,
+        device: torch.device,
+        rows: torch.Tensor,
     ):
+        self._rows = rows
         self._latents, self._tokens = latents.to(device), tokens.to(device)
         self._settings, self._device = settings, device
         self._alphas = make_scheduler().alphas_cumprod.to(device)
+        if device.type == "cpu":  # fused attention's backward pass in bfloat16 takes a sixth of a step there, the plain one a fiftieth
+            model["unet"].set_attn_processor(AttnProcessor())
+            model["text_encoder"].set_attn_implementation("eager")
         self._text, self._unet = compiled(model["text_encoder"], device), compiled(model["unet"], device)
 
     def __call__(self, step: int, draws: torch.Generator) -> torch.Tensor:
         batch = self._settings.batch
-        rows = torch.randint(len(self._latents), (batch,), generator=draws)
+        rows = self._rows[torch.randint(len(self._rows), (batch,), generator=draws)]
         wordings = torch.randint(self._tokens.shape[1], (batch,), generator=draws)
         dropped = torch.rand(batch, generator=draws) < self._settings.caption_dropout
         times = stratified_times(batch, len(self._alphas), draws).to(self._device)

@@ -48,7 +48,7 @@ class Run:
     def __post_init__(self) -> None:
         self.model.to(self.device)
         self.optimiser = torch.optim.AdamW(
-            self.model.parameters(), lr=self.schedule.learning_rate, weight_decay=self.schedule.weight_decay, betas=(0.9, 0.99)
+            self.model.parameters(), lr=self.schedule.learning_rate, weight_decay=self.schedule.weight_decay, betas=(0.9, 0.99), fused=True
         )
         self.average = {name: value.detach().clone().float() for name, value in self.model.named_parameters()}
         if state := load_checkpoint(self.checkpoint, self.made_with):

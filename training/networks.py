@@ -24,6 +24,7 @@ def latent_side(profile: Profile) -> int:
 
 
 def make_unet(profile: Profile) -> UNet2DConditionModel:
+    """`pooled_text` is what DeepFloyd IF does: an attention pooling of the prompt's states; pipelines need nothing more for it."""
     settings = profile.unet
     down = tuple("CrossAttnDownBlock2D" if attention else "DownBlock2D" for attention in settings.attention)
     up = tuple("CrossAttnUpBlock2D" if attention else "UpBlock2D" for attention in reversed(settings.attention))
@@ -31,7 +32,8 @@ def make_unet(profile: Profile) -> UNet2DConditionModel:
         sample_size=latent_side(profile), in_channels=profile.vae.latent_channels, out_channels=profile.vae.latent_channels,
         block_out_channels=settings.channels, layers_per_block=settings.layers, attention_head_dim=settings.heads,
         down_block_types=down, up_block_types=up, cross_attention_dim=profile.text.width, norm_num_groups=settings.groups,
-        use_linear_projection=True,
+        use_linear_projection=True, addition_embed_type="text" if settings.pooled_text else None,
+        addition_embed_type_num_heads=profile.text.heads,
     )  # fmt: skip
 
 

@@ -105,6 +105,8 @@ class UnetSettings(_Table):
     attention: tuple[bool, ...]
     """Cross-attention, by size, the largest first."""
     groups: int
+    pooled_text: bool
+    """Whether the prompt as a whole is added to the timestep's embedding, so that every block knows it, with cross-attention or not."""
 
 
 class TinySettings(_Table):
@@ -142,6 +144,8 @@ class DiffusionTraining(Schedule):
     caption_dropout: float
     min_snr: float
     """Gamma of arXiv:2303.09556."""
+    known_times: int
+    """How often scenes of known.txt's subjects, which people ask for first, come round while the others come once."""
 
 
 class Profile(_Table):

@@ -13,10 +13,11 @@ from transformers import CLIPTokenizer
 
 from engine.errors import InvalidRequest
 from training.curves import draw_curve
-from training.diffusion import DiffusionLoss, diffusion_run, min_snr_weights, stratified_times, train_diffusion
+from training.diffusion import DiffusionLoss, diffusion_run, min_snr_weights, scenes_in_turn, stratified_times, train_diffusion
 from training.export import TINY, export
 from training.loop import draws_of, learning_rate, train
 from training.networks import make_unet, make_vae
+from training.questions import known_names
 from training.settings import load_config
 from training.tiny import train_tiny
 from training.tokenizer import END, START, learn, save_tokenizer
@@ -53,7 +54,8 @@ def test_one_fixed_batch_is_learnt(work) -> None:
     torch.manual_seed(0)
     run = diffusion_run(work)
     settings = work.profile.diffusion.model_copy(update={"caption_dropout": 0.0})
-    loss_of = DiffusionLoss(run.model, torch.zeros(8, 4, 16, 16), torch.ones(9, 1, 24, dtype=torch.int16), settings, work.device)
+    tokens = torch.ones(9, 1, 24, dtype=torch.int16)
+    loss_of = DiffusionLoss(run.model, torch.zeros(8, 4, 16, 16), tokens, settings, work.device, torch.arange(8))
     losses = []
     for _ in range(8):
         loss = loss_of(0, draws_of(settings, 0))
@@ -63,6 +65,15 @@ def test_one_fixed_batch_is_learnt(work) -> None:
         losses.append(loss.item())
     assert losses[1] < losses[0]
     assert losses[-1] < 0.9 * losses[0]
+
+
+def test_known_subjects_come_round_more_often(work) -> None:
+    stage, count = work.stage(), 40
+    shown = [stage.subject(stage.scene(row).parts[0]).name for row in range(count)]
+    rows = scenes_in_turn(stage, count, 3).tolist()
+    assert [rows.count(row) for row in range(count)] == [3 if name in known_names() else 1 for name in shown]
+    assert {rows.count(row) for row in range(count)} == {1, 3}, "the small world has subjects of both kinds"
+    assert scenes_in_turn(stage, count, 1).tolist() == list(range(count))
 
 
 @pytest.mark.parametrize(("stop_after", "kept"), [(3, 0), (5, 0), (7, 6)])
