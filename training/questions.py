@@ -52,8 +52,7 @@ def trained_questions(stage: Stage, count: int) -> list[Question]:
 
 def known_questions(stage: Stage, count: int) -> list[Question]:
     """Known subjects in the styles of the first starter model."""
-    known = {one.code for one in stage.manifest.subjects if one.name in known_names()}
-    pictures = stage.manifest.pictures
+    known, pictures = known_codes(stage), stage.manifest.pictures
     return _pictured(
         stage, [at for at in stage.training if pictures[at].code in known and pictures[at].style in KNOWN_STYLES], count, "known"
     )
@@ -98,6 +97,12 @@ def colourful_questions(stage: Stage, count: int) -> list[Question]:
 def known_names() -> list[str]:
     """known.txt: subjects that the first starter model drew rightly, which no successor should lose."""
     return _lines(KNOWN)
+
+
+def known_codes(stage: Stage) -> set[str]:
+    """Of the stage's subjects, the known ones."""
+    names = set(known_names())
+    return {one.code for one in stage.manifest.subjects if one.name in names}
 
 
 def newcomers_prompts() -> list[str]:

@@ -13,6 +13,7 @@ from training.questions import (
     background_questions,
     colourful_questions,
     held_out_questions,
+    known_codes,
     known_names,
     known_questions,
     newcomers_prompts,
@@ -120,7 +121,8 @@ def test_questions_ask_for_what_was_held_out(stage, config) -> None:
     away = {(one.code, one.style) for one in stage.manifest.pictures if one.held_out}
     assert {(one.code, one.style) for one in held_out_questions(stage, 100)} == away
     assert not {(one.code, one.style) for one in trained_questions(stage, 100)} & away
-    known = {one.code for one in stage.manifest.subjects if one.name in known_names()}
+    known = known_codes(stage)
+    assert {stage.subjects[code].name for code in known} == set(known_names()) & {one.name for one in stage.manifest.subjects}
     asked = {(one.code, one.style) for one in known_questions(stage, 100)}
     assert {code for code, _ in asked} == known
     assert not asked & away
