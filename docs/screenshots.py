@@ -14,8 +14,8 @@ from tests.setup_browser import find_browser
 
 PICTURES = Path(__file__).resolve().parent / "pictures"
 PROMPTS = (
-    "a rainbow, noto style", "a rocket, fluent style", "a cactus, fluent style", "hamburger on a yellow background",
-    "a sunflower, noto style",
+    "a panda, outline style", "a cactus on a pink background", "a purple heart on a green background", "hamburger on a yellow background",
+    "a red car on a blue background",
 )  # fmt: skip
 WIDTHS = {"": (1440, 900), "-phone": (390, 844)}
 
@@ -53,14 +53,14 @@ def take_all(page: Page) -> None:
     set_number(page, "count", 4)
     set_number(page, "steps", 60)
     set_number(page, "cfg", 3)
-    page.fill("#prompt textarea", "a butterfly, twemoji style")
+    page.fill("#prompt textarea", "a cat and a red heart")
     page.keyboard.press("Control+Enter")
     page.wait_for_selector("#stage .frame.developing img", timeout=60_000)
     page.screenshot(path=PICTURES / "generate-running.png")
     page.wait_for_selector(".stage.done", timeout=120_000)
     set_number(page, "count", 1)
     set_number(page, "steps", 20)
-    set_number(page, "cfg", 5)
+    set_number(page, "cfg", 4)
     draw(page, PROMPTS[-1])
     for theme in ("light", "dark"):
         page.click(f"[data-theme-choice={theme}]")
@@ -75,7 +75,7 @@ def take_grids(page: Page) -> None:
     page.fill("#prompt textarea", "a rocket, fluent style")
     set_number(page, "steps", 60)
     choose_axis(page, "x", "CFG scale", "1-9 (+2)")
-    choose_axis(page, "y", "Prompt S/R", "rocket, sunflower, butterfly, owl")
+    choose_axis(page, "y", "Prompt S/R", "rocket, sunflower, cactus, panda")
     page.check("#anew input")
     for theme in ("light", "dark"):
         page.click(f"[data-theme-choice={theme}]")

@@ -22,9 +22,9 @@ ASIDE = 0.2
 
 
 class StyleJudge:
-    """Trained when made, always the same on the CPU. `accuracy` is on real pictures of subjects that it did not see.
+    """Trained when made, from a fixed seed; rounding still moves it by a few answers in a hundred from process to process.
 
-    Styles of nearly the same pictures (`alike`) are one to it.
+    `accuracy` is on real pictures of subjects that it did not see. Styles of nearly the same pictures (`alike`) are one to it.
     """
 
     def __init__(

@@ -38,6 +38,7 @@ def test_the_starter_is_the_default_and_lies_beside_the_catalog(catalog: Catalog
     assert catalog.default.name == "starter"
     assert catalog.default.is_local
     assert Path(catalog.default.source) == STARTER
+    assert Path(catalog.default.tiny_decoder).is_dir()  # else it would be looked for on the hub
 
 
 def test_folders_beside_a_catalog_are_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -372,11 +372,11 @@ def test_of_a_model_that_is_not_loaded_less_is_claimed(grid):
 
 def test_a_preset_gives_axes_and_prompt_unless_others_are_given(grid):
     whole = grid("--preset", "replace", "--steps", 1)
-    assert whole.lines[-1]["shape"] == [3, 4, 1]
-    assert whole.lines[5]["values"] == {"Prompt S/R (X)": "fluent", "Prompt S/R (Y)": "rocket"}
-    assert whole.lines[5]["recipe"]["prompt"] == "a rocket, fluent style"
+    assert whole.lines[-1]["shape"] == [6, 4, 1]
+    assert whole.lines[8]["values"] == {"Prompt S/R (X)": "fluent", "Prompt S/R (Y)": "rocket"}
+    assert whole.lines[8]["recipe"]["prompt"] == "a rocket, fluent style"
     other = grid("--preset", "REPL", "--steps", 1, "--x", "steps: 1", "--prompt", "one sunflower")
-    assert [line["recipe"]["prompt"] for line in other.lines[:-1]] == ["one sunflower", "one rocket", "one butterfly", "one rainbow"]
+    assert [line["recipe"]["prompt"] for line in other.lines[:-1]] == ["one sunflower", "one rocket", "one cactus", "one panda"]
 
 
 def test_every_flag_reaches_the_grid(grid):

@@ -293,7 +293,7 @@ def test_guidance_advice(scale: float | None, sentence: str, kind: str) -> None:
 
 
 def test_guidance_advice_names_the_models_own_band() -> None:
-    assert guidance_advice(CATALOG.default, 5)[0] == "Useful from 4 to 7 with this model."
+    assert guidance_advice(CATALOG.default, 5)[0] == "Useful from 3 to 6 with this model."
 
 
 @pytest.mark.parametrize(

@@ -176,7 +176,7 @@ def test_the_tiny_decoder_of_the_catalog_is_used_when_it_is_here(tiny_pipeline, 
 def test_a_method_that_the_model_lacks_falls_back_to_linear(tiny_pipeline, tmp_path, catalog):
     tiny_pipeline.save_pretrained(tmp_path)
     device = TorchDevice("cpu")
-    device.install(device.load(catalog.default.model_copy(update={"source": str(tmp_path)}), lambda *told: None))
+    device.install(device.load(catalog.default.model_copy(update={"source": str(tmp_path), "tiny_decoder": None}), lambda *told: None))
     device.admit("it", catalog.default.recipe(steps=1, width=SIZE, height=SIZE))
     device.tick()
     assert device.preview("it", "tiny").tobytes() == device.preview("it", "linear").tobytes()
