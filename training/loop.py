@@ -108,11 +108,14 @@ def train(run: Run, loss_of: Loss, say: Callable[[str], None]) -> bool:
 
 
 def learning_rate(schedule: Schedule, step: int) -> float:
-    """Of the step that begins at `step`: up from 0, flat, then along a cosine to 0."""
+    """Of the step that begins at `step`: up from 0, flat, then along a cosine to 0; the same once more after a restart."""
+    steps = schedule.restart_at or schedule.steps
+    if 0 < schedule.restart_at <= step:
+        step, steps = step - schedule.restart_at, schedule.steps - schedule.restart_at
     if step < schedule.warm_up:
         return schedule.learning_rate * (step + 1) / schedule.warm_up
-    flat_end = max(schedule.warm_up, schedule.flat_share * schedule.steps)
-    done = max(0.0, (step - flat_end) / max(1.0, schedule.steps - flat_end))
+    flat_end = max(schedule.warm_up, schedule.flat_share * steps)
+    done = max(0.0, (step - flat_end) / max(1.0, steps - flat_end))
     return schedule.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
 

@@ -125,6 +125,8 @@ class Schedule(_Table):
     """Steps."""
     flat_share: float = Field(ge=0, lt=1)
     """Of the steps, before the cosine begins."""
+    restart_at: int = Field(0, ge=0)
+    """The step at which the rate begins anew, a warm restart (SGDR, arXiv:1608.03983), so that a finished training goes on; 0: never."""
     weight_decay: float = Field(ge=0)
     ema: float = Field(ge=0, lt=1)
     clip: float = Field(gt=0)

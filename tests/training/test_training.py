@@ -168,13 +168,22 @@ def test_min_snr_weights_spare_the_steps_in_noise() -> None:
     assert torch.allclose(min_snr_weights(snr / (1 + snr), 5.0), torch.tensor([1.0, 1.0, 1.0, 0.5, 0.1]), atol=1e-5)
 
 
-def test_the_learning_rate_rises_stays_and_falls_to_nothing() -> None:
-    schedule = load_config().profile("cpu").diffusion
-    rates = [learning_rate(schedule, step) for step in range(0, schedule.steps + 1, 100)]
+@pytest.mark.parametrize("begins_at", [0, 5_000])
+def test_the_learning_rate_rises_stays_and_falls_to_nothing(begins_at) -> None:
+    whole = load_config().profile("cpu").diffusion.model_copy(update={"restart_at": 0})
+    schedule = whole.model_copy(update={"restart_at": begins_at, "steps": begins_at + whole.steps})
+    rates = [learning_rate(schedule, step) for step in range(begins_at, schedule.steps + 1, 100)]
     assert rates[0] < 0.01 * max(rates)
     assert rates.count(schedule.learning_rate) > 0.3 * len(rates)
     assert rates[-1] < 1e-6 * schedule.learning_rate
     assert rates[len(rates) // 2 :] == sorted(rates[len(rates) // 2 :], reverse=True)
+    assert rates == [learning_rate(whole, step) for step in range(0, whole.steps + 1, 100)]
+
+
+def test_the_steps_before_a_restart_are_those_of_a_training_that_ends_there() -> None:
+    short = load_config().profile("cpu").diffusion.model_copy(update={"restart_at": 0, "steps": 4_000})
+    longer = short.model_copy(update={"restart_at": 4_000, "steps": 9_000})
+    assert [learning_rate(short, step) for step in range(4_000)] == [learning_rate(longer, step) for step in range(4_000)]
 
 
 @pytest.mark.parametrize("name", ["cpu", "gpu"])
