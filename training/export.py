@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -37,6 +38,7 @@ def export(work: Work) -> Path:
     pipeline.save_pretrained(beside, safe_serialization=True)
     save_tokenizer(tokenizer, beside / "tokenizer")
     _as_kept(tiny).save_pretrained(beside / TINY, safe_serialization=True)
+    _drop_what_the_class_does_not_take(beside / TINY / "config.json")
     write_json(
         beside / "training.json",
         {"profile": work.name, "made_with": trained.made_with, "steps": trained.step, "seconds": round(trained.seconds)},
@@ -51,6 +53,11 @@ def _finished(run: Run) -> torch.nn.Module:
     if not run.finished:
         raise InvalidRequest(f"The stage {run.name} has done {run.step:,} of {run.schedule.steps:,} steps: run it again to finish it.")
     return run.averaged()
+
+
+def _drop_what_the_class_does_not_take(config: Path) -> None:
+    """AutoencoderTiny saves `block_out_channels`, a copy of another setting, and warns of it whenever it is loaded again."""
+    write_json(config, {key: value for key, value in json.loads(config.read_text(encoding="utf-8")).items() if key != "block_out_channels"})
 
 
 def _as_kept(network: torch.nn.Module) -> torch.nn.Module:

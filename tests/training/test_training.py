@@ -209,6 +209,7 @@ def test_the_exported_folder_is_a_pipeline_that_draws(work) -> None:
     images = [pipeline("a red apple", num_inference_steps=2, generator=torch.Generator().manual_seed(seed)).images[0] for seed in (1, 1, 2)]
     assert images[0].size == (32, 32)
     assert images[0].tobytes() == images[1].tobytes() != images[2].tobytes()
+    assert "block_out_channels" not in (folder / TINY / "config.json").read_text(encoding="utf-8").replace("coder_block_out_channels", "")
     tiny = AutoencoderTiny.from_pretrained(folder / TINY, local_files_only=True, dtype=torch.float32)
     assert tiny.decode(torch.zeros(1, 4, 16, 16)).sample.shape == (1, 3, 32, 32)
 
