@@ -32,13 +32,21 @@ def _parser() -> argparse.ArgumentParser:
     for name in (*STAGES, "all"):
         stage = commands.add_parser(name, help="every stage that is not done yet" if name == "all" else None)
         stage.set_defaults(run=_run_stages, stages=STAGES if name == "all" else (name,))
-        stage.add_argument("--profile", default="cpu", help="a size of model in config.toml; default: cpu")
-        stage.add_argument("--config", type=Path, metavar="FILE", help="default: training/config.toml")
-        stage.add_argument("--work", type=Path, default=OUTPUTS, metavar="DIR", help="default: outputs/training")
+        _add_where(stage)
         stage.add_argument("--minutes", type=float, default=float("inf"), help="then keep a checkpoint and stop; run again to go on")
-        stage.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
+    adopted = commands.add_parser("adopt", help="go on from a finished model at `restart_at`, instead of from nothing; then run all")
+    adopted.set_defaults(run=_run_adoption)
+    adopted.add_argument("model", type=Path, metavar="MODEL", help="a diffusers folder of the profile's shape, such as presets/starter")
+    _add_where(adopted)
     _add_evaluate(commands.add_parser("evaluate", help="scores and sample pages of one or two model folders"))
     return parser
+
+
+def _add_where(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--profile", default="cpu", help="a size of model in config.toml; default: cpu")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="default: training/config.toml")
+    parser.add_argument("--work", type=Path, default=OUTPUTS, metavar="DIR", help="default: outputs/training")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
 
 
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
@@ -64,6 +72,13 @@ def _run_stages(options: argparse.Namespace) -> int:
             _say("the minutes are over; run the same command again to go on")
             return 3
         work.mark_done(name)
+    return 0
+
+
+def _run_adoption(options: argparse.Namespace) -> int:
+    from training.adopt import adopt
+
+    adopt(_work(options), options.model)
     return 0
 
 

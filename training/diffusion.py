@@ -25,16 +25,20 @@ def train_diffusion(work: Work) -> bool:
         torch.from_numpy(np.array(work.array("tokens.npy"))),
         work.profile.diffusion,
         work.device,
-        scenes_in_turn(work.stage(), work.profile.scenes, work.profile.diffusion.known_times),
+        scenes_in_turn(work.stage(), work.profile.scenes, work.profile.diffusion),
     )
     return train(run, loss, work.say)
 
 
-def scenes_in_turn(stage: Stage, scenes: int, known_times: int) -> torch.Tensor:
-    """Rows of scenes to draw from: each once, those of a known subject (alone, or the first of two) `known_times`. # (rows,) int64"""
+def scenes_in_turn(stage: Stage, scenes: int, settings: DiffusionTraining) -> torch.Tensor:
+    """Rows of scenes to draw from, each as often as its subject (alone, or the first of two) and its style come round. # (rows,) int64"""
     known = known_codes(stage)
-    more = [row for row in range(scenes) if stage.subject(stage.scene(row).parts[0]).code in known] if known_times > 1 else []
-    return torch.tensor([*range(scenes), *more * (known_times - 1)])
+
+    def times(row: int) -> int:
+        shown = stage.picture(stage.scene(row).parts[0])
+        return (settings.known_times if shown.code in known else 1) * settings.style_times.get(shown.style, 1)
+
+    return torch.tensor([row for row in range(scenes) for _ in range(times(row))])
 
 
 def diffusion_run(work: Work) -> Run:

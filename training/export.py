@@ -22,6 +22,9 @@ from training.work import Work
 TINY = "tiny_decoder"
 """Folder beside the VAE's; pipelines do not read it, `tiny_decoder` in presets/models.toml may name it."""
 
+TRAINING, ADOPTED = "training.json", "adopted.json"
+"""Where a model came from: in its folder; and, in a profile's, the one of the model that `adopt` went on from."""
+
 
 def export(work: Work) -> Path:
     """Writes the EMA's weights to `model` in the profile's folder. Raises InvalidRequest where a training is not finished."""
@@ -39,10 +42,10 @@ def export(work: Work) -> Path:
     save_tokenizer(tokenizer, beside / "tokenizer")
     _as_kept(tiny).save_pretrained(beside / TINY, safe_serialization=True)
     _drop_what_the_class_does_not_take(beside / TINY / "config.json")
-    write_json(
-        beside / "training.json",
-        {"profile": work.name, "made_with": trained.made_with, "steps": trained.step, "seconds": round(trained.seconds)},
-    )
+    made = {"profile": work.name, "made_with": trained.made_with, "steps": trained.step, "seconds": round(trained.seconds)}
+    if (work.folder / ADOPTED).exists():
+        made["went_on_from"] = json.loads((work.folder / ADOPTED).read_text(encoding="utf-8"))
+    write_json(beside / TRAINING, made)
     shutil.rmtree(folder, ignore_errors=True)
     beside.replace(folder)
     work.say(f"{folder}: {sum(file.stat().st_size for file in folder.rglob('*') if file.is_file()) / 2**20:.1f} MiB")

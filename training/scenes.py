@@ -87,7 +87,9 @@ class Stage:
         place = rng.choice([place for place in PLACES if place not in {"", "beside", "above"}]) if kind < self._placed_end else ""
         side = rng.uniform(*(SMALL if place else WHOLE))
         middle = PLACES[place]
-        if not place:
+        if not place and rng.random() < self._rules.steady:
+            side = 1.0
+        elif not place:
             middle = tuple(at + rng.uniform(-1, 1) * (1 - side) / 2 * 0.6 for at in middle)
         part = Part(first, self._new_colour(first, rng), _box(middle, side))
         return Scene((part,), *self._ground([part], rng), place)

@@ -72,6 +72,8 @@ class SceneRules(_Table):
     pairs: float
     placed: float
     recoloured: float
+    steady: float
+    """Of subjects alone in the picture: those that fill it as their art does. The others are a little smaller, and moved."""
     say_style: float
     say_white: float
     say_colour: float
@@ -148,6 +150,8 @@ class DiffusionTraining(Schedule):
     """Gamma of arXiv:2303.09556."""
     known_times: int
     """How often scenes of known.txt's subjects, which people ask for first, come round while the others come once."""
+    style_times: dict[str, int] = {}
+    """The same for scenes of a style: one that is drawn like no other has to be learnt from its own pictures alone."""
 
 
 class Profile(_Table):

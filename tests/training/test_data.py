@@ -17,8 +17,8 @@ from engine.errors import InvalidRequest
 from training.captions import captions
 from training.data import read_manifest, render_svg
 from training.packages import Package
-from training.pictures import HUES, colour_names, compose, main_colour, recoloured
-from training.scenes import BACKGROUNDS, PLACES, Stage, narrowed
+from training.pictures import HUES, colour_names, compose, main_colour, on_white, recoloured
+from training.scenes import BACKGROUNDS, PLACES, Scene, Stage, narrowed
 from training.settings import HeldOut, Source, load_config, load_sources
 from training.split import held_out_styles, pair_is_held_out
 from training.words import COLOURS, colour_word, subjects
@@ -149,6 +149,16 @@ def test_nothing_held_out_is_ever_composed(stage, config) -> None:
 def test_every_training_picture_comes_round_once_a_turn(stage) -> None:
     count = len(stage.training)
     assert sorted(stage.scene(index).parts[0].picture for index in range(count)) == stage.training
+
+
+def test_the_share_of_steady_subjects_fills_the_picture_as_its_art_does(stage, config) -> None:
+    for share in (0.0, 1.0):
+        one = Stage(stage.manifest, stage.pixels, config.scenes.model_copy(update={"steady": share}), config.held_out)
+        alone = [scene.parts[0] for scene in map(one.scene, range(80)) if not scene.place]
+        assert {part.box == (0.0, 0.0, 1.0) for part in alone} == {share == 1.0}
+    part = next(part for part in alone if not part.colour)
+    drawn = one.draw(Scene((part,), "white", BACKGROUNDS["white"], ""))
+    assert (drawn == on_white(stage.pixels[[part.picture]])[0]).all(), "pixel for pixel"
 
 
 def test_scenes_and_captions_follow_from_their_index(stage, config) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 
@@ -9,9 +10,12 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderTiny, StableDiffusionPipeline
+from safetensors.torch import load_file
 from transformers import CLIPTokenizer
 
 from engine.errors import InvalidRequest
+from tests.conftest import STARTER
+from training.adopt import adopt
 from training.curves import draw_curve
 from training.diffusion import DiffusionLoss, diffusion_run, min_snr_weights, scenes_in_turn, stratified_times, train_diffusion
 from training.export import TINY, export
@@ -21,7 +25,7 @@ from training.questions import known_names
 from training.settings import load_config
 from training.tiny import train_tiny
 from training.tokenizer import END, START, learn, save_tokenizer
-from training.vae import fold_spread, train_vae, vae_run
+from training.vae import encode_scenes, fold_spread, train_vae, vae_run
 
 
 def test_the_tokenizer_keeps_clips_conventions(tmp_path) -> None:
@@ -70,10 +74,19 @@ def test_one_fixed_batch_is_learnt(work) -> None:
 def test_known_subjects_come_round_more_often(work) -> None:
     stage, count = work.stage(), 40
     shown = [stage.subject(stage.scene(row).parts[0]).name for row in range(count)]
-    rows = scenes_in_turn(stage, count, 3).tolist()
+    settings = work.profile.diffusion.model_copy(update={"known_times": 3})
+    rows = scenes_in_turn(stage, count, settings).tolist()
     assert [rows.count(row) for row in range(count)] == [3 if name in known_names() else 1 for name in shown]
     assert {rows.count(row) for row in range(count)} == {1, 3}, "the small world has subjects of both kinds"
-    assert scenes_in_turn(stage, count, 1).tolist() == list(range(count))
+    assert scenes_in_turn(stage, count, work.profile.diffusion).tolist() == list(range(count))
+
+
+def test_a_style_comes_round_more_often_whatever_its_subject(work) -> None:
+    stage, count = work.stage(), 40
+    styles = [stage.picture(stage.scene(row).parts[0]).style for row in range(count)]
+    once = scenes_in_turn(stage, count, work.profile.diffusion.model_copy(update={"known_times": 2})).tolist()
+    both = scenes_in_turn(stage, count, work.profile.diffusion.model_copy(update={"known_times": 2, "style_times": {"noto": 3}})).tolist()
+    assert [both.count(row) / once.count(row) for row in range(count)] == [3 if style == "noto" else 1 for style in styles]
 
 
 @pytest.mark.parametrize(("stop_after", "kept"), [(3, 0), (5, 0), (7, 6)])
@@ -212,6 +225,45 @@ def test_the_exported_folder_is_a_pipeline_that_draws(work) -> None:
     assert "block_out_channels" not in (folder / TINY / "config.json").read_text(encoding="utf-8").replace("coder_block_out_channels", "")
     tiny = AutoencoderTiny.from_pretrained(folder / TINY, local_files_only=True, dtype=torch.float32)
     assert tiny.decode(torch.zeros(1, 4, 16, 16)).sample.shape == (1, 3, 32, 32)
+
+
+def test_a_finished_model_is_gone_on_from(work, tmp_path) -> None:
+    """As the command does it: adopted, then all stages; what is left is the diffusion stage's part after its restart."""
+    assert train_diffusion(work)
+    assert train_tiny(work)
+    model = export(work)
+    schedule = work.profile.diffusion.model_copy(
+        update={"restart_at": work.profile.diffusion.steps, "steps": work.profile.diffusion.steps + 4}
+    )
+    profile = work.profile.model_copy(update={"diffusion": schedule})
+    later = replace(place_of(work, tmp_path / "later"), config=work.config.model_copy(update={"profiles": {"smoke": profile}}))
+    adopt(later, model)
+    assert later.is_done("tokenizer")
+    assert vae_run(later).finished
+    begun = diffusion_run(later)
+    assert begun.step == schedule.restart_at
+    kept = load_file(model / "unet/diffusion_pytorch_model.safetensors")
+    assert all(torch.equal(value.half(), kept[name]) for name, value in begun.model["unet"].state_dict().items())
+    (later.folder / "captions.json").symlink_to(work.folder / "captions.json")
+    encode_scenes(later)
+    assert np.abs(later.array("latents.npy").astype(float) - work.array("latents.npy")).max() < 0.05, "it is the same VAE"
+    assert train_diffusion(later)
+    assert [line.split(",")[0] for line in (later.folder / "diffusion.csv").read_text().splitlines()[1:]] == ["14", "16"]
+    made = json.loads((export(later) / "training.json").read_text(encoding="utf-8"))
+    assert made["steps"] == 16
+    assert made["went_on_from"] == json.loads((model / "training.json").read_text(encoding="utf-8"))
+    with pytest.raises(InvalidRequest, match="already"):
+        adopt(later, model)
+
+
+def test_a_model_of_another_size_or_none_at_all_is_not_gone_on_from(work, tmp_path) -> None:
+    fresh = replace(work, folder=tmp_path / "fresh")
+    fresh.folder.mkdir()
+    with pytest.raises(InvalidRequest, match=r"lacks model_index\.json"):
+        adopt(fresh, tmp_path)
+    with pytest.raises(InvalidRequest, match="another vae network than the profile"):
+        adopt(fresh, STARTER)
+    assert not list(fresh.folder.iterdir()), "nothing is left that would be in the way"
 
 
 def test_a_finished_training_does_nothing_more(work) -> None:
