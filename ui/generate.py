@@ -13,6 +13,7 @@ from engine import metadata
 from engine.engine import Engine
 from engine.errors import EngineError
 from engine.events import Made
+from engine.infotext import infotext
 from engine.job import Job
 from engine.plan import plan_images
 from ui import stage
@@ -174,7 +175,7 @@ class GenerateTab:
 
     def _about(self, made: Made) -> dict[Any, Any]:
         return {
-            self.text: metadata.infotext(made.recipe, made.provenance), self.reuse: gr.Button(interactive=True),
+            self.text: infotext(made.recipe, made.provenance), self.reuse: gr.Button(interactive=True),
             self.download: _download_button(made),
         }  # fmt: skip
 

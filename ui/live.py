@@ -14,11 +14,12 @@ from typing import Any
 
 from PIL import Image
 
-from engine import metadata, ranking
+from engine import ranking
 from engine.difference import compare
 from engine.engine import Engine
 from engine.errors import EngineError, InvalidRequest
 from engine.events import TERMINAL, Failed, Made
+from engine.infotext import infotext
 from engine.job import Job
 from engine.plan import Cell, Plan, differences
 from ui import view as views
@@ -120,7 +121,7 @@ class LiveSheet:
         made: Made | None = getattr(end, "made", None)
         answer: Answer = {
             "src": "", "file": "", "status": "", "message": end.message if isinstance(end, Failed) else "",
-            "settings": metadata.infotext(cell.recipe, made.provenance if made else None),
+            "settings": infotext(cell.recipe, made.provenance if made else None),
             "neighbours": _neighbours(job.plan, cell),
         }  # fmt: skip
         if made is not None:

@@ -22,8 +22,8 @@ from engine.axes import Offer
 from engine.engine import Engine
 from engine.errors import NotSaved, OutOfMemory
 from engine.events import Finished, Queued
+from engine.infotext import infotext
 from engine.job import Job
-from engine.metadata import infotext
 from engine.plan import AxisLine, Grid, Plan, plan_grid
 from tests.engine.test_worker import at_step, ends, kinds, running, wait_for
 from tests.fake_device import FakeDevice
