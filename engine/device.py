@@ -68,6 +68,12 @@ class Device(Protocol):
     width: int
     """Rows of the last network call, padding included."""
 
+    kept_bytes: int
+    """All that is kept of images now, under way and ended; for the worker's thread, as most is."""
+
+    def cost(self, recipe: Recipe) -> int:
+        """Bytes that will be kept of an image of the resident model by its end: its latents, and x0 of each step."""
+
     def load(self, spec: ModelSpec, report: Report) -> Any:
         """A model made ready beside the resident one. Raises ModelUnavailable; the resident one stays."""
 
@@ -105,7 +111,10 @@ class Device(Protocol):
         """Takes an image out of the ticks; what it has become can still be developed and looked at."""
 
     def settle(self, key: Key) -> None:
-        """Drops an image of which no picture will be developed any more: it can be looked at while there is room to keep it."""
+        """Drops an image of which no picture will be developed any more: it can be looked at while there is room to keep it.
+
+        Images under way come first: those that have ended are forgotten, oldest first, where they need the room.
+        """
 
     def forget(self, key: Key) -> None:
         """Frees all that is kept of an image."""

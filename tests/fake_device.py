@@ -105,6 +105,13 @@ class FakeDevice:
 
     # What a Worker calls.
 
+    @property
+    def kept_bytes(self) -> int:
+        return sum(image.latents.nbytes + image.latents.size * 2 * image.step for image in self._images.values())
+
+    def cost(self, recipe: Recipe) -> int:
+        return 4 * (recipe.height // 8) * (recipe.width // 8) * (4 + 2 * recipe.steps)
+
     def load(self, spec: ModelSpec, report: Report) -> ModelSpec:
         self.history.append(("load", spec.name))
         report(f"Loading {spec.title} ...", None)

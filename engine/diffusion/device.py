@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,11 @@ from engine.diffusion.trajectory import Trajectory
 from engine.errors import ModelUnavailable, SpoiltPicture
 from engine.packing import EXACT_ROWS, Packer
 from engine.recipe import Recipe
+from engine.schedulers import scheduler_row
 
 KEPT_BYTES = 256 * 2**20
-"""Of steps kept to be looked at again: 100 pictures of 512 x 512 pixels and 50 steps take 160 MB."""
+"""Of all images' steps, under way and ended: 100 pictures of 512 x 512 pixels and 50 steps take 160 MB. Only those that
+have ended are forgotten to stay within it."""
 
 
 @dataclass
@@ -38,12 +41,10 @@ class Kept:
     previewers: Previewers
     revision: str
     weights: str
-    live: bool = True
-    """Whether a picture may still be developed of it."""
 
     @property
     def bytes(self) -> int:
-        x0 = self.trajectory.x0  # all of one shape; asked for with every image dropped, so not added up one by one
+        x0 = self.trajectory.x0  # all of one shape; asked for with every tick, so not added up one by one
         return self.trajectory.latents.nbytes + (len(x0) * x0[0].nbytes if x0 else 0)
 
     def part(self) -> None:
@@ -66,6 +67,9 @@ class TorchDevice:
         self._loaded: Loaded | None = None
         self._denoiser: Denoiser | None = None
         self._kept: dict[Key, Kept] = {}
+        self._live: set[Key] = set()  # those of which a picture may still be developed
+        self._ended: dict[Key, int] = {}  # bytes of the others, those that ended first before
+        self._ended_bytes = 0
         self.kind = self._device.type
 
     @property
@@ -85,6 +89,14 @@ class TorchDevice:
     @property
     def width(self) -> int:
         return self.denoiser.width
+
+    @property
+    def kept_bytes(self) -> int:
+        return self._ended_bytes + sum(self._kept[key].bytes for key in self._live)
+
+    def cost(self, recipe: Recipe) -> int:
+        latents = math.prod(self.denoiser.family.latent_shape(recipe))
+        return latents * (4 + 2 * scheduler_row(recipe.scheduler).calls(recipe.steps))  # float32, and float16 x0
 
     def load(self, spec: ModelSpec, report: Report) -> Loaded:
         return load(spec, self._device, self._dtype, report, self._cache)
@@ -107,10 +119,13 @@ class TorchDevice:
         trajectory = self.denoiser.admit(key, recipe, owner=owner, exact=exact, latents=start, job=job, together=together)
         assert self._loaded is not None
         self._kept[key] = Kept(trajectory, self._loaded.family, self._loaded.previewers, self._loaded.revision, self._loaded.weights)
+        self._live.add(key)
         return trajectory.total
 
     def tick(self) -> list[Advance]:
-        return self.denoiser.tick() if self._denoiser else []
+        advances = self.denoiser.tick() if self._denoiser else []
+        self._make_room()
+        return advances
 
     def preview_costs(self, key: Key) -> dict[str, float]:
         kept = self._kept[key]
@@ -158,13 +173,18 @@ class TorchDevice:
 
     def settle(self, key: Key) -> None:
         self.drop(key)
-        if key in self._kept:
-            self._kept[key].live = False
-            self._kept[key].trajectory.rest()
-            self._make_room()
+        if key not in self._live:
+            return
+        self._live.remove(key)
+        self._kept[key].trajectory.rest()
+        self._ended[key] = self._kept[key].bytes
+        self._ended_bytes += self._ended[key]
+        self._make_room()
 
     def forget(self, key: Key) -> None:
         self.drop(key)
+        self._live.discard(key)
+        self._ended_bytes -= self._ended.pop(key, 0)
         self._kept.pop(key, None)
 
     def count_tokens(self, text: str) -> TokenCount | None:
@@ -172,9 +192,6 @@ class TorchDevice:
         return loaded.family.tokens.count(text) if loaded else None
 
     def _make_room(self) -> None:
-        """Forgets the oldest images whose steps take more room than there is for them."""
-        total = sum(kept.bytes for kept in self._kept.values())
-        for key in [key for key, kept in self._kept.items() if not kept.live]:
-            if total <= KEPT_BYTES:
-                return
-            total -= self._kept.pop(key).bytes
+        """Forgets images that have ended, oldest first, while there is no room for all."""
+        while self._ended and self.kept_bytes > KEPT_BYTES:
+            self.forget(next(iter(self._ended)))

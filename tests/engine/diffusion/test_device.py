@@ -142,6 +142,36 @@ def test_a_stopped_image_is_developed_even_when_there_is_no_room_to_keep_it(tiny
             engine.frame(job, 0, 1)
 
 
+def test_images_under_way_take_the_room_of_those_that_have_ended_as_they_grow(device, monkeypatch):
+    draw(device, 0, 1, 2)
+    monkeypatch.setattr(device_module, "KEPT_BYTES", 3 * ONE)
+    admit(device, 3, steps=9)
+    seen = []
+    while device.tick():
+        seen.append(list(device._kept))
+        assert device.kept_bytes <= 3 * ONE
+    # An image is as large as five float16 predictions when it has ended, and as two before it has begun.
+    assert seen == [[1, 2, 3]] * 3 + [[2, 3]] * 5 + [[3]]
+
+
+@pytest.mark.parametrize("changes", [{}, {"scheduler": "Heun", "steps": 5}, {"width": 2 * SIZE}, {"guidance_scale": 1}])
+def test_what_an_image_will_take_is_known_beforehand(device, changes):
+    """The bytes of the tensors themselves are the oracle."""
+    admit(device, 0, **changes)
+    kept = device._kept[0]
+    wanted = device.cost(kept.trajectory.recipe)
+    draw(device, 1)
+    while device.tick():
+        pass
+    held = [kept.trajectory.latents, *kept.trajectory.x0]
+    assert wanted == kept.bytes == sum(one.nbytes for one in held)
+    assert device.kept_bytes == wanted + ONE
+    device.forget(0)
+    assert device.kept_bytes == ONE
+    device.forget(1)
+    assert device.kept_bytes == 0
+
+
 # Images that have ended.
 
 
