@@ -5,7 +5,7 @@ No torch: the denoiser packs its calls with this, and an estimate made before an
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from engine.recipe import Recipe
@@ -47,21 +47,23 @@ class Call:
 
 
 class Turns:
-    """Whose turn it is, among any number of names that come and go."""
+    """Whose turn it is, among any number of names that come and go. Whoever is new is next, whatever others wait for."""
 
     def __init__(self) -> None:
         self._order: list[str] = []
 
     def interleave(self, queues: Mapping[str, Sequence[Hashable]]) -> list[Hashable]:
         """One of each queue in turn, until all are empty."""
-        self._order = [name for name in self._order if name in queues]
-        self._order += [name for name in queues if name not in self._order]
+        known = set(self._order)
+        self._order = [name for name in queues if name not in known] + [name for name in self._order if name in queues]
         longest = max(map(len, queues.values()), default=0)
         return [queues[name][place] for place in range(longest) for name in self._order if place < len(queues[name])]
 
-    def took(self, name: str) -> None:
-        """The next turn is another's."""
-        self._order.append(self._order.pop(self._order.index(name)))
+    def took(self, names: Iterable[str]) -> None:
+        """The next turn is another's: these had theirs. The first of them chose what kind of turn it was, so it is last now."""
+        first, *others = dict.fromkeys(names)
+        served = [*others, first]
+        self._order = [name for name in self._order if name not in served] + served
 
 
 class Packer:
@@ -98,8 +100,10 @@ class Packer:
             if len(rows) + len(new) <= most:
                 images.append(key)
                 rows |= dict.fromkeys(new)
-        self._owners.took(first.owner)
-        self._jobs[first.owner].took(first.job)
+        taken = [waiting[key] for key in images]
+        self._owners.took(load.owner for load in taken)
+        for owner in {load.owner for load in taken}:
+            self._jobs[owner].took(load.job for load in taken if load.owner == owner)
         return Call(tuple(images), tuple(rows), most if first.exact or self.padded else len(rows))
 
     def _width(self, first: Load, peers: Sequence[Load]) -> int:

@@ -64,6 +64,27 @@ def test_a_visitor_with_many_jobs_gets_no_more_than_one_with_one() -> None:
     assert sorted(owner for owner, _ in picked) == ["many"] * 3 + ["one"] * 3
 
 
+def owners_served(packer: Packer, waiting: dict, ticks: int) -> list[set[str]]:
+    """Whose images took part in each of so many calls, when nobody's are ever done."""
+    return [{waiting[key].owner for key in packer.pick(waiting).images} for _ in range(ticks)]
+
+
+def test_whoever_comes_new_is_served_in_the_next_call_whatever_waits() -> None:
+    crowd = {(owner, i): Load(((owner, i),), (8, 8), owner=f"owner {owner}", job="j") for owner in range(32) for i in range(100)}
+    packer = Packer(max_rows=4)
+    owners_served(packer, crowd, 3)
+    crowd["new"] = Load(("new",), (8, 8), owner="a newcomer", job="j")
+    assert "a newcomer" in owners_served(packer, crowd, 1)[0]
+
+
+def test_whoever_was_served_is_served_again_when_all_others_were() -> None:
+    """33 owners, four images a call: each is in one call of any nine that follow each other."""
+    crowd = {(owner, i): Load(((owner, i),), (8, 8), owner=f"owner {owner}", job="j") for owner in range(33) for i in range(9)}
+    served = owners_served(Packer(max_rows=4), crowd, 27)
+    for start in range(19):
+        assert set.union(*served[start : start + 9]) == {f"owner {owner}" for owner in range(33)}
+
+
 def test_an_image_that_does_not_fit_leaves_room_for_a_smaller_one() -> None:
     waiting = {"two": Load((1, 2), (8, 8)), "two more": Load((3, 4), (8, 8)), "one": Load((5,), (8, 8))}
     assert Packer(max_rows=3).pick(waiting).images == ("two", "one")
