@@ -7,7 +7,7 @@ one field of Recipe is one line: `_numbers`, `_names` or `_texts`.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 from engine.catalog import Catalog, Limits
 from engine.errors import InvalidRequest
 from engine.recipe import SIZE_MULTIPLE, Recipe, Style, bounds, label, random_seed
+from engine.replacing import Span, find_words, replace_words
 from engine.schedulers import available_schedulers
 from engine.values import (
     NumberRule,
@@ -26,7 +27,7 @@ from engine.values import (
     show_number,
     write_line,
 )
-from engine.variants import read_variants
+from engine.variants import Variant, read_variants
 
 NO_STYLE = "None"
 """What the style axis calls the prompt as it was typed."""
@@ -53,8 +54,9 @@ class Replacement:
 class AxisRow:
     """One thing that an axis can vary.
 
-    `fields` are the recipe fields it changes and `changes` their new content for a value; a row that `rewrites` works on what
-    the other axes put there. `read` gives the values in a line, and raises InvalidRequest; `show` is a value's label, and the text
+    `fields` are the recipe fields it changes and `changes` their new content for a value. A row with `rewrite` puts nothing there
+    by itself: it is given the recipe that the other axes made, its values of all axes at once, and the parts of the prompt that are
+    an axis's `own`. `read` gives the values in a line, and raises InvalidRequest; `show` is a value's label, and the text
     it is read from. `choices` are the names on offer, none where anything may be written. `finer` gives the values round one
     of several, None where there is nothing between two values. The line of a row that is `kept_as_typed` says the same
     whenever it is read; that of one that `is_template` is no list of values.
@@ -65,11 +67,12 @@ class AxisRow:
     hint: str
     fields: tuple[str, ...]
     read: Callable[[str, Offer, Recipe], list[Any]]
-    changes: Callable[[Recipe, Any], dict[str, Any]]
+    changes: Callable[[Any], dict[str, Any]]
     show: Callable[[Any], str] = str
     choices: Callable[[Offer], list[str]] = lambda offer: []
     finer: Callable[[Sequence[Any], int, Offer], list[Any]] | None = None
-    rewrites: bool = False
+    rewrite: Callable[[Recipe, Sequence[Any], Sequence[Span]], dict[str, Any]] | None = None
+    own: Callable[[Any], Sequence[Span]] = lambda value: ()
     kept_as_typed: bool = False
     is_template: bool = False
 
@@ -100,8 +103,8 @@ def _numbers(
     return AxisRow(name, label(field), hint, (field,), read, _put(field), show_number, finer=finer if refines else None)
 
 
-def _put(field: str) -> Callable[[Recipe, Any], dict[str, Any]]:
-    return lambda recipe, value: {field: value}
+def _put(field: str) -> Callable[[Any], dict[str, Any]]:
+    return lambda value: {field: value}
 
 
 def _read_names(line: str, names: Sequence[str], title: str, hint: str, limit: int) -> list[str]:
@@ -143,7 +146,7 @@ def _size() -> AxisRow:
 
     return AxisRow(
         "size", title, hint, ("width", "height"), read,
-        lambda recipe, size: {"width": size[0], "height": size[1]}, lambda size: f"{size[0]}x{size[1]}",
+        lambda size: {"width": size[0], "height": size[1]}, lambda size: f"{size[0]}x{size[1]}",
     )  # fmt: skip
 
 
@@ -170,31 +173,44 @@ def _replace() -> AxisRow:
             raise InvalidRequest(f"{title} begins with the word to replace, such as {hint}; it was empty.")
         return [Replacement(texts[0], text) for text in texts]
 
-    def changes(recipe: Recipe, value: Replacement) -> dict[str, str]:
-        texts = {"prompt": recipe.prompt, "negative_prompt": recipe.negative_prompt}
-        if not any(value.word in text for text in texts.values()):
-            raise InvalidRequest(
-                f"{title}: “{value.word[:80]}” stands neither in the prompt “{_quoted(recipe.prompt)}” nor in the negative prompt"
-                f" “{_quoted(recipe.negative_prompt)}”: begin with a word that does, spelt the same."
-            )
-        return {field: text.replace(value.word, value.by) for field, text in texts.items()}
+    def rewrite(recipe: Recipe, values: Sequence[Replacement], own: Sequence[Span]) -> dict[str, str]:
+        by = {value.word: value.by for value in values}
+        if len(by) < len(values):
+            raise InvalidRequest(f"{title} begins with the same word on two axes: write all its values on one of them.")
+        texts = {"prompt": (recipe.prompt, own), "negative_prompt": (recipe.negative_prompt, ())}
+        found = {text[begin:end] for text, taken in texts.values() for begin, end in find_words(text, by, taken)}
+        for word in by.keys() - found:
+            raise InvalidRequest(f"{title}: {_why_not(word, recipe, found)}")
+        return {field: replace_words(text, by, taken) for field, (text, taken) in texts.items()}
 
     return AxisRow(
-        "replace", title, hint, ("prompt", "negative_prompt"), read, changes, lambda value: value.by,
-        rewrites=True, kept_as_typed=True,
+        "replace", title, hint, ("prompt", "negative_prompt"), read, lambda value: {}, lambda value: value.by,
+        rewrite=rewrite, kept_as_typed=True,
     )  # fmt: skip
 
 
-def _quoted(text: str) -> str:
-    return text if len(text) <= 200 else text[:197] + "..."
+def _why_not(word: str, recipe: Recipe, found: Iterable[str]) -> str:
+    """Why a word was not found, as a sentence without its beginning."""
+    if word in recipe.prompt or word in recipe.negative_prompt:
+        others = " and ".join(f"“{_quoted(other, 80)}”" for other in sorted(found))
+        return f"“{_quoted(word, 80)}” stands only where another axis replaces {others}: begin with words that do not share a place."
+    return (
+        f"“{_quoted(word, 80)}” stands neither in the prompt “{_quoted(recipe.prompt)}” nor in the negative prompt"
+        f" “{_quoted(recipe.negative_prompt)}”: begin with a word that does, spelt the same."
+    )
+
+
+def _quoted(text: str, most: int = 200) -> str:
+    return text if len(text) <= most else text[: most - 3] + "..."
 
 
 def _variants() -> AxisRow:
-    def read(line: str, offer: Offer, recipe: Recipe) -> list[str]:
+    def read(line: str, offer: Offer, recipe: Recipe) -> list[Variant]:
         return read_variants(line if line.strip() else recipe.prompt, offer.limits.max_images)
 
     return AxisRow(
-        "variants", "Prompt variants", "a {red|green} {apple|pear}; empty: the prompt itself", ("prompt",), read, _put("prompt"),
+        "variants", "Prompt variants", "a {red|green} {apple|pear}; empty: the prompt itself", ("prompt",), read,
+        lambda value: {"prompt": value.text}, lambda value: value.text, own=lambda value: value.chosen,
         kept_as_typed=True, is_template=True,
     )  # fmt: skip
 

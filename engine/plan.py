@@ -128,7 +128,7 @@ class Plan:
     def heading(self) -> str:
         """The prompt that the cells have in common, or that an axis rewrites; "" where an axis puts another in its place."""
         recipe = self.grid.recipe if self.grid else self.cells[0].recipe
-        put = {field for row in self.axes if not row.rewrites for field in row.fields}
+        put = {field for row in self.axes if not row.rewrite for field in row.fields}
         if "prompt" in put:
             return ""
         return (recipe.prompt if "style" in put else recipe.full_prompt) or "no prompt"
@@ -239,7 +239,7 @@ def _read_axis(line: AxisLine, recipe: Recipe, offer: Offer) -> _Axis:
 def _refuse_conflicts(rows: list[AxisRow]) -> None:
     """Raises InvalidRequest when two axes put something into the same field."""
     owners: dict[str, AxisRow] = {}
-    for row in (row for row in rows if not row.rewrites):
+    for row in (row for row in rows if not row.rewrite):
         for field in row.fields:
             if owners.get(field) is row:
                 raise InvalidRequest(f"{row.label} is on two axes: keep one of them.")
@@ -249,14 +249,17 @@ def _refuse_conflicts(rows: list[AxisRow]) -> None:
 
 
 def _recipe_at(recipe: Recipe, axes: tuple[_Axis | None, ...], place: Place) -> Recipe:
-    """The recipe with the values of a place: first all that put something there, then those that rewrite it."""
+    """The recipe with the values of a place: first all that put something there, then those that rewrite it, together."""
     chosen = [(axis.row, axis.values[at]) for axis, at in zip(axes, place, strict=True) if axis]
     changes: dict[str, Any] = {}
     for row, value in chosen:
-        changes |= {} if row.rewrites else row.changes(recipe, value)
+        changes |= row.changes(value)
     recipe = recipe.replace(**changes)
-    for row, value in chosen:
-        recipe = recipe.replace(**row.changes(recipe, value)) if row.rewrites else recipe
+    own = [span for row, value in chosen for span in row.own(value)]
+    rewriting = {row.name: row for row, _ in chosen if row.rewrite}
+    for name, row in rewriting.items():
+        values = [value for other, value in chosen if other.name == name]
+        recipe = recipe.replace(**row.rewrite(recipe, values, own))
     return recipe
 
 

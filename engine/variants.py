@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import dataclass
 from typing import Any
 
 from engine.errors import InvalidRequest
@@ -19,24 +20,34 @@ _MEANT_AS_TEXT = re.compile(r"(?<!\$)\$(?!\$)|[#/_%~@!\t]|[\U000F0000-\U0010FFFF
 """What dynamicprompts would not leave alone inside braces; `2$$a|b|c` (two of them) and `0.5::a` (a weight) are left to it."""
 
 
-def read_variants(template: str, limit: int) -> list[str]:
+@dataclass(frozen=True)
+class Variant:
+    """One prompt of a template. `chosen` are its parts that stood in braces, as (begin, end) in characters, in order."""
+
+    text: str
+    chosen: tuple[tuple[int, int], ...] = ()
+
+
+def read_variants(template: str, limit: int) -> list[Variant]:
     """The prompts of a template in its order, none twice. Raises InvalidRequest when there are none or more than `limit`."""
     sealed, pieces = _seal(template)
     if max(sealed.count("{"), sealed.count("|")) > limit:  # each adds a prompt at least; reading them all would take long
         raise InvalidRequest(f"The prompt variants are more than the {limit} allowed here: take out some alternatives.")
     prompts = _combinations(sealed, limit) if "|" in sealed else []
-    prompts = list(dict.fromkeys(prompt.translate({_SEALS + i: piece for i, piece in enumerate(pieces)}) for prompt in prompts))
-    if len(prompts) < 2:
+    variants: dict[str, Variant] = {}
+    for variant in (_opened(prompt, pieces) for prompt in prompts):
+        variants.setdefault(variant.text, variant)
+    if len(variants) < 2:
         raise InvalidRequest("The prompt variants have no alternatives: write them in braces, such as {red|green} apple.")
-    return prompts
+    return list(variants.values())
 
 
-def _seal(template: str) -> tuple[str, list[str]]:
-    """The template with each piece of mere text replaced by a private character, and these pieces."""
-    pieces: list[str] = []
+def _seal(template: str) -> tuple[str, list[tuple[str, bool]]]:
+    """The template with each piece of mere text replaced by a private character; and these pieces, each with whether it was in braces."""
+    pieces: list[tuple[str, bool]] = []
 
-    def seal(text: str) -> str:
-        pieces.append(text)
+    def seal(text: str, in_braces: bool = False) -> str:
+        pieces.append((text, in_braces))
         return chr(_SEALS + len(pieces) - 1)
 
     sealed, depth = "", 0
@@ -45,10 +56,23 @@ def _seal(template: str) -> tuple[str, list[str]]:
         if depth < 0:
             raise _malformed()
         inside = depth or part == "}"
-        sealed += _MEANT_AS_TEXT.sub(lambda found: seal(found[0]), part) if inside else seal(part) if part else ""
+        sealed += _MEANT_AS_TEXT.sub(lambda found: seal(found[0], True), part) if inside else seal(part) if part else ""
     if depth:
         raise _malformed()
     return sealed, pieces
+
+
+def _opened(sealed: str, pieces: list[tuple[str, bool]]) -> Variant:
+    """A prompt that was made of a sealed template, with its pieces in their places again."""
+    text, chosen = "", []
+    for mark in sealed:
+        piece, in_braces = pieces[ord(mark) - _SEALS] if ord(mark) >= _SEALS else (mark, True)
+        if in_braces and chosen and chosen[-1][1] == len(text):
+            chosen[-1] = (chosen[-1][0], len(text) + len(piece))
+        elif in_braces:
+            chosen.append((len(text), len(text) + len(piece)))
+        text += piece
+    return Variant(text, tuple(chosen))
 
 
 def _combinations(sealed: str, limit: int) -> list[str]:

@@ -219,7 +219,7 @@ def test_an_unclear_name_is_answered_with_candidates(axis: str, typed: str, frag
 def test_a_style_is_put_into_the_recipe_as_text() -> None:
     none, ink = read("style", "None, Ink drawing")
     assert none is None
-    assert RECIPE.replace(**AXES["style"].changes(RECIPE, ink)).full_prompt.startswith("ink drawing of a cat on a mat, fine lines")
+    assert RECIPE.replace(**AXES["style"].changes(ink)).full_prompt.startswith("ink drawing of a cat on a mat, fine lines")
 
 
 # ---- texts
@@ -254,7 +254,7 @@ def test_an_open_quote_and_a_repeated_text_are_refused() -> None:
 
 def test_search_and_replace_leaves_the_prompt_alone_for_its_first_value() -> None:
     recipe = make_recipe(prompt="a cat and a cat", negative_prompt="cat food")
-    prompts = [recipe.replace(**AXES["replace"].changes(recipe, value)) for value in read("replace", "cat, dog,")]
+    prompts = [recipe.replace(**AXES["replace"].rewrite(recipe, [value], ())) for value in read("replace", "cat, dog,")]
     assert [made.prompt for made in prompts] == ["a cat and a cat", "a dog and a dog", "a  and a "]
     assert [made.negative_prompt for made in prompts] == ["cat food", "dog food", " food"]
 
@@ -265,6 +265,10 @@ def test_search_and_replace_needs_a_word_and_different_values(line: str, fragmen
 
 
 # ---- variants
+
+
+def prompts_of(template: str, recipe: Recipe = RECIPE) -> list[str]:
+    return [variant.text for variant in read("variants", template, recipe=recipe)]
 
 
 @pytest.mark.parametrize(
@@ -284,22 +288,22 @@ def test_search_and_replace_needs_a_word_and_different_values(line: str, fragmen
     ],
 )
 def test_a_template_gives_all_its_prompts_in_order(template: str, prompts: list[str]) -> None:
-    assert read("variants", template) == prompts
+    assert prompts_of(template) == prompts
 
 
 @given(st.text(st.characters(exclude_characters="{}"), max_size=60), st.text(st.characters(exclude_characters="{}"), max_size=60))
 @settings(max_examples=60, deadline=None)
 def test_text_outside_the_braces_comes_out_unchanged(before: str, after: str) -> None:
-    assert read("variants", before + "{red|green}" + after) == [before + "red" + after, before + "green" + after]
+    assert prompts_of(before + "{red|green}" + after) == [before + "red" + after, before + "green" + after]
 
 
 @pytest.mark.parametrize("text", ["(word:1.2), [x]", "costs $5 $", "# no comment", "a // b /* c */", "__x__", "%a$$b", "a\n\tb  ", "| ||"])
 def test_ordinary_prompts_are_safe_outside_the_braces(text: str) -> None:
-    assert read("variants", f" {text} {{1|2}} {text} ") == [f" {text} 1 {text} ", f" {text} 2 {text} "]
+    assert prompts_of(f" {text} {{1|2}} {text} ") == [f" {text} 1 {text} ", f" {text} 2 {text} "]
 
 
 def test_an_empty_line_takes_the_prompt_for_the_template() -> None:
-    assert read("variants", " ", recipe=make_recipe(prompt="{a|b} cat")) == ["a cat", "b cat"]
+    assert prompts_of(" ", make_recipe(prompt="{a|b} cat")) == ["a cat", "b cat"]
 
 
 @pytest.mark.parametrize("template", ["an apple", "red|green apple", "{red} apple", "{} apple", "{a|a}"])
@@ -318,6 +322,21 @@ def test_a_malformed_template_is_refused_in_a_sentence(template: str) -> None:
 )
 def test_too_many_variants_are_refused_before_they_are_made(template: str) -> None:
     assert "more than the 100 allowed here" in refusal("variants", template)
+
+
+@pytest.mark.parametrize(
+    ("template", "chosen"),
+    [
+        ("a {cat|dog} on a cat", [["cat"], ["dog"]]),
+        ("{a|b}{c|d}", [["ac"], ["ad"], ["bc"], ["bd"]]),
+        ("{|old }cat {5%|}", [["5%"], [], ["old ", "5%"], ["old "]]),
+        ("{{red|green} apple|pear} {x|y}!", [["red apple", "x"], ["red apple", "y"], ["green apple", "x"], ["green apple", "y"],
+                                             ["pear", "x"], ["pear", "y"]]),
+    ],
+)  # fmt: skip
+def test_a_variant_knows_what_of_it_stood_in_braces(template: str, chosen: list[list[str]]) -> None:
+    variants = read("variants", template)
+    assert [[variant.text[begin:end] for begin, end in variant.chosen] for variant in variants] == chosen
 
 
 # ---- round trips

@@ -190,10 +190,56 @@ def test_search_and_replace_may_be_on_two_axes_and_works_on_the_prompts_of_a_thi
     assert planned("replace: cat, dog", "variants: {big|small} cat").at((1, 1, 0)).recipe.prompt == "small dog"
 
 
-@pytest.mark.parametrize(
-    ("x", "y"),
-    [("replace: Cat, dog", ""), ("replace: red, blue", "replace: red cat, dog"), ("replace: cat, x", "prompt: a cat, a dog")],
-)
+def prompts(made: Plan) -> dict[tuple[str, ...], str]:
+    """The cells' prompts by the labels of their places."""
+    return {tuple(made.values_at(cell.place).values()): cell.recipe.prompt for cell in made.cells}
+
+
+def test_two_axes_that_exchange_words_do_not_find_what_the_other_has_put_there() -> None:
+    """shared/cases, section axes."""
+    assert prompts(planned("replace: cat, dog, bird", "replace: dog, cat, bird", prompt="a cat, standing on top of a dog")) == {
+        (one, other): f"a {one}, standing on top of a {other}" for one in ("cat", "dog", "bird") for other in ("dog", "cat", "bird")
+    }
+
+
+def test_three_axes_replace_their_words_at_once_also_in_the_negative_prompt() -> None:
+    made = planned("replace: red, blue", "replace: blue, green", "replace: green, red", prompt="red, blue", negative_prompt="green red")
+    assert [(cell.recipe.prompt, cell.recipe.negative_prompt) for cell in made.cells] == [
+        (f"{x}, {y}", f"{z} {x}") for z in ("green", "red") for y in ("blue", "green") for x in ("red", "blue")
+    ]
+
+
+def test_of_a_word_within_another_axiss_word_only_its_own_places_are_replaced() -> None:
+    made = planned("replace: cat, dog", "replace: category, kind", prompt="a cat of its category")
+    assert list(prompts(made).values()) == ["a cat of its category", "a dog of its category", "a cat of its kind", "a dog of its kind"]
+    assert prompts(planned("replace: cat, dog", prompt="a cat of its category"))["dog",] == "a dog of its dogegory", "as before, and A1111"
+
+
+def test_search_and_replace_leaves_alone_what_a_variant_chose() -> None:
+    made = planned("variants: a {cat|dog} on top of a cat", "replace: cat, dog, bird")
+    assert prompts(made) == {
+        (f"a {chosen} on top of a cat", word): f"a {chosen} on top of a {word}"
+        for chosen in ("cat", "dog")
+        for word in ("cat", "dog", "bird")
+    }
+
+
+def test_a_word_that_only_the_alternatives_have_is_replaced_there() -> None:
+    made = planned("variants: {a red cat|the blue cat} sits", "replace: cat, dog")
+    assert [cell.recipe.prompt for cell in made.cells] == ["a red cat sits", "the blue cat sits", "a red dog sits", "the blue dog sits"]
+
+
+def test_axes_that_search_the_same_word_are_refused() -> None:
+    with pytest.raises(InvalidRequest, match=r"^Prompt S/R begins with the same word on two axes: write all its values on one of them\.$"):
+        planned("replace: cat, dog", "replace: cat, bird")
+
+
+def test_a_word_that_stands_only_within_another_axiss_word_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match=r"^Prompt S/R: “red” stands only where another axis replaces “red cat”: begin with words "):
+        planned("replace: red, blue", "replace: red cat, dog")
+
+
+@pytest.mark.parametrize(("x", "y"), [("replace: Cat, dog", ""), ("replace: cat, x", "prompt: a cat, a dog")])
 def test_a_word_that_a_prompt_lacks_is_refused_with_the_prompt(x: str, y: str) -> None:
     with pytest.raises(InvalidRequest, match=r"stands neither in the prompt “a .*” nor in the negative prompt “”"):
         planned(x, y)
