@@ -23,7 +23,6 @@ from engine.diffusion.loading import pick_device, pick_dtype
 from engine.engine import Engine
 from engine.events import Finished, Made, Preview
 from engine.local import open_catalog
-from engine.outputs import OWN_FOLDER
 from engine.plan import Plan
 from engine.previewing import PreviewOptions
 from engine.recipe import Recipe
@@ -52,7 +51,7 @@ class Ours:
         self.spec: ModelSpec = self.engine.catalog.default
 
     def _open(self) -> TorchDevice:
-        self._device = TorchDevice(cache=self._folder / OWN_FOLDER)
+        self._device = TorchDevice()
         return self._device
 
     @property

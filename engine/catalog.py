@@ -41,7 +41,7 @@ class ModelSpec(BaseModel):
     note: str = ""
     license: str = ""
     latent_rgb: tuple[tuple[float, float, float], ...] | None = None
-    """Published linear map latent channel -> RGB in [-1, 1], one row a channel; fitted from the VAE when None."""
+    """Linear map latent channel -> RGB in [-1, 1], one row a channel; a published or fitted one of its VAE when None."""
     tiny_decoder: str | None = None
     """Of an AutoencoderTiny for its latents; a folder or hub id, as `source`."""
     max_rows: dict[str, int] = Field(default_factory=lambda: {"cpu": 2, "cuda": 16})

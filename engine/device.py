@@ -105,7 +105,10 @@ class Device(Protocol):
         """An image's current latents as a float32 array (C, h, w), as the network's space has them."""
 
     def facts(self, key: Key | None = None) -> DeviceFacts:
-        """What computed an image; with no key, what would compute one now (its bucket is 0)."""
+        """What computed an image; with no key, what would compute one now (its bucket is 0).
+
+        Waits for the digest of the model's files where that is still being computed, for seconds after a large model's load.
+        """
 
     def drop(self, key: Key) -> None:
         """Takes an image out of the ticks; what it has become can still be developed and looked at."""

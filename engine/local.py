@@ -7,7 +7,6 @@ from pathlib import Path
 from engine.catalog import Catalog, Limits, local_model
 from engine.device import Device
 from engine.engine import Engine
-from engine.outputs import OWN_FOLDER
 
 PRESETS = Path(__file__).resolve().parent.parent / "presets"
 DATA_DIR = Path(__file__).resolve().parent.parent
@@ -34,6 +33,6 @@ def open_engine(
     def open_device() -> Device:
         from engine.diffusion.device import TorchDevice
 
-        return TorchDevice(device, dtype, cache=data_dir / OWN_FOLDER)
+        return TorchDevice(device, dtype)
 
     return Engine(open_catalog(model), open_device, data_dir, limits, out)

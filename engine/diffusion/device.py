@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import gc
 import math
+from concurrent.futures import Future
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import diffusers
@@ -18,6 +18,7 @@ from engine.catalog import ModelSpec
 from engine.device import Advance, DeviceFacts, Key, Report, TokenCount
 from engine.diffusion.denoiser import Denoiser
 from engine.diffusion.families import StableDiffusion
+from engine.diffusion.identity import Identity
 from engine.diffusion.loading import Loaded, load, pick_device, pick_dtype
 from engine.diffusion.previews import Previewers
 from engine.diffusion.trajectory import Trajectory
@@ -39,8 +40,7 @@ class Kept:
     family: StableDiffusion | None
     """None once its model has made way for another's."""
     previewers: Previewers
-    revision: str
-    weights: str
+    identity: Future[Identity]
 
     @property
     def bytes(self) -> int:
@@ -57,12 +57,9 @@ class Kept:
 class TorchDevice:
     """engine.device.Device on torch. Raises ModelUnavailable when the wanted device is not there."""
 
-    def __init__(
-        self, device: str | None = None, dtype: str | None = None, *, cache: Path | None = None, exact_rows: int = EXACT_ROWS
-    ):
+    def __init__(self, device: str | None = None, dtype: str | None = None, *, exact_rows: int = EXACT_ROWS):
         self._device = pick_device(device)
         self._dtype = pick_dtype(self._device, dtype)
-        self._cache = cache
         self._exact_rows = exact_rows
         self._loaded: Loaded | None = None
         self._denoiser: Denoiser | None = None
@@ -99,7 +96,7 @@ class TorchDevice:
         return latents * (4 + 2 * scheduler_row(recipe.scheduler).calls(recipe.steps))  # float32, and float16 x0
 
     def load(self, spec: ModelSpec, report: Report) -> Loaded:
-        return load(spec, self._device, self._dtype, report, self._cache)
+        return load(spec, self._device, self._dtype, report)
 
     def install(self, loaded: Loaded) -> None:
         rows = loaded.spec.rows_on(self.kind)
@@ -118,7 +115,7 @@ class TorchDevice:
         start = None if latents is None else torch.as_tensor(latents)
         trajectory = self.denoiser.admit(key, recipe, owner=owner, exact=exact, latents=start, job=job, together=together)
         assert self._loaded is not None
-        self._kept[key] = Kept(trajectory, self._loaded.family, self._loaded.previewers, self._loaded.revision, self._loaded.weights)
+        self._kept[key] = Kept(trajectory, self._loaded.family, self._loaded.previewers, self._loaded.identity)
         self._live.add(key)
         return trajectory.total
 
@@ -155,9 +152,9 @@ class TorchDevice:
 
     def facts(self, key: Key | None = None) -> DeviceFacts:
         if key is not None:
-            revision, weights, bucket = self._kept[key].revision, self._kept[key].weights, self._kept[key].trajectory.bucket
+            identity, bucket = self._kept[key].identity.result(), self._kept[key].trajectory.bucket
         elif self._loaded is not None:
-            revision, weights, bucket = self._loaded.revision, self._loaded.weights, 0
+            identity, bucket = self._loaded.identity.result(), 0
         else:
             raise ModelUnavailable("No model is loaded yet: try again in a moment.")
         name = torch.cuda.get_device_name(self._device) if self.kind == "cuda" else "cpu"
@@ -165,7 +162,7 @@ class TorchDevice:
             "darkroom": engine.__version__, "torch": torch.__version__,
             "diffusers": diffusers.__version__, "transformers": transformers.__version__,
         }  # fmt: skip
-        return DeviceFacts(revision, weights, name, str(self._dtype).removeprefix("torch."), bucket, versions)
+        return DeviceFacts(identity.revision, identity.weights, name, str(self._dtype).removeprefix("torch."), bucket, versions)
 
     def drop(self, key: Key) -> None:
         if self._denoiser is not None:

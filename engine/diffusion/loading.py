@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import pickle
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from engine.catalog import ModelSpec
 from engine.device import Report
 from engine.diffusion.families import FAMILIES, StableDiffusion
+from engine.diffusion.identity import Identity, identify_beside, stamps
 from engine.diffusion.previews import Previewers, linear_factors
 from engine.errors import ModelUnavailable
 
@@ -25,9 +26,8 @@ class Loaded:
     spec: ModelSpec
     family: StableDiffusion
     previewers: Previewers
-    revision: str
-    weights: str
-    """Digest of all that decides what it draws."""
+    identity: Future[Identity]
+    """Still being computed when the model is ready."""
 
 
 def pick_device(wanted: str | None = None) -> torch.device:
@@ -49,15 +49,19 @@ def pick_dtype(device: torch.device, wanted: str | None = None) -> torch.dtype:
     return getattr(torch, wanted)
 
 
-def load(spec: ModelSpec, device: torch.device, dtype: torch.dtype, report: Report, cache: Path | None = None) -> Loaded:
+def load(spec: ModelSpec, device: torch.device, dtype: torch.dtype, report: Report) -> Loaded:
     """Fetches (on first use), reads and places a model. Raises ModelUnavailable with a sentence."""
     folder = fetch(spec, report)
     report(f"Loading {spec.title} ...", None)
+    before = stamps(folder)
+    identity = identify_beside(folder, before)
     pipeline = _read(folder, spec, dtype)
+    for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
+        own_weights(part)
+    if stamps(folder) != before:
+        raise ModelUnavailable(f"{spec.title} was changed while it was being read: try again when its files are complete.")
     family = FAMILIES[spec.family](pipeline, device)
-    revision = model_revision(folder)
-    factors = linear_factors(family, spec.latent_rgb, cache, revision)
-    return Loaded(spec, family, Previewers(family, factors, _tiny_decoder(spec, family)), revision, weights_digest(folder))
+    return Loaded(spec, family, Previewers(family, linear_factors(family, spec.latent_rgb), _tiny_decoder(spec, family)), identity)
 
 
 def fetch(spec: ModelSpec, report: Report) -> Path:
@@ -90,33 +94,14 @@ def fetch(spec: ModelSpec, report: Report) -> Path:
         ) from error
 
 
-def weights_digest(folder: Path) -> str:
-    """SHA-256 over a model's folder: the hub's commit of a downloaded snapshot, else its weights, configs and tokenizer by
-    name and content. Another decoder or text encoder beside the same network is another model."""
-    if folder.parent.name == "snapshots":
-        return folder.name
-    digest = hashlib.sha256()
-    for file in sorted(file for kind in ("*.json", "*.txt", "*.safetensors") for file in folder.rglob(kind)):
-        digest.update(file.relative_to(folder).as_posix().encode() + b"\0")
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest()
+def own_weights(module: torch.nn.Module) -> None:
+    """Copies weights that are pages of a file into memory of the process: safetensors maps what needs no conversion.
 
-
-def model_revision(folder: Path) -> str:
-    """What identifies the weights: the hub's commit for a downloaded snapshot, else the first ten digits of
-    the network file's SHA-256, as A1111's model hash."""
-    if folder.parent.name == "snapshots":
-        return folder.name
-    files = sorted((folder / "unet").glob("*.safetensors"))
-    if not files:
-        return "unknown"
-    digest = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as stream:
-            while block := stream.read(1 << 22):
-                digest.update(block)
-    return digest.hexdigest()[:10]
+    A file written over in place would change the resident model unseen, and one cut short end the process (SIGBUS).
+    """
+    for tensor in (*module.parameters(), *module.buffers()):
+        if tensor.device.type == "cpu" and not tensor.untyped_storage().resizable():  # memory that torch did not allocate
+            tensor.data = tensor.data.clone()
 
 
 def _read(folder: Path, spec: ModelSpec, dtype: torch.dtype) -> Any:

@@ -545,7 +545,7 @@ def test_looking_back_after_close_is_refused(engine):
 
 @pytest.fixture(scope="module")
 def torch_device(tmp_path_factory):
-    return TorchDevice("cpu", cache=tmp_path_factory.mktemp("cache"))
+    return TorchDevice("cpu")
 
 
 @pytest.fixture(scope="module")

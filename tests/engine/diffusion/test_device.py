@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gc
 import weakref
+from concurrent.futures import Future
 
 import pytest
 import torch
 
 from engine.diffusion import device as device_module
 from engine.diffusion.device import TorchDevice
+from engine.diffusion.identity import Identity
 from engine.diffusion.loading import Loaded
 from engine.diffusion.previews import Previewers
 from engine.engine import Engine
@@ -34,7 +36,9 @@ def tiny_models(catalog, tmp_path_factory):
 def load(tiny_models, name: str = "one") -> Loaded:
     """A tiny model of its own, made without reading its folder."""
     family = family_of(make_pipeline())
-    return Loaded(tiny_models(name), family, Previewers(family, torch.ones(5, 3)), f"revision of {name}", f"weights of {name}")
+    identity: Future = Future()
+    identity.set_result(Identity(f"revision of {name}", f"weights of {name}"))
+    return Loaded(tiny_models(name), family, Previewers(family, torch.ones(5, 3)), identity)
 
 
 @pytest.fixture
@@ -254,7 +258,7 @@ def test_nothing_holds_the_weights_of_a_model_that_made_way(device, tiny_models)
 
 
 def test_the_engine_holds_no_weights_of_a_model_that_made_way(tiny_models, catalog, tmp_path):
-    device = TorchDevice("cpu", cache=tmp_path)
+    device = TorchDevice("cpu")
     specs = [tiny_models(name) for name in ("one", "two")]
     recipes = [spec.recipe(steps=STEPS, seed=seed) for seed, spec in enumerate(specs)]
     with Engine(catalog.with_model(specs[1]).with_model(specs[0]), lambda: device, tmp_path) as engine:

@@ -14,8 +14,8 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(),
 
 
 @pytest.fixture(scope="module")
-def cuda(catalog, tmp_path_factory) -> TorchDevice:
-    device = TorchDevice("cuda", cache=tmp_path_factory.mktemp("cache"))
+def cuda(catalog) -> TorchDevice:
+    device = TorchDevice("cuda")
     device.install(device.load(catalog.default, lambda text, part: None))
     return device
 

@@ -14,13 +14,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file
 
 from engine.catalog import ModelSpec, local_model
-from engine.diffusion.loading import fetch, load, model_revision, pick_device, pick_dtype, weights_digest
+from engine.diffusion import identity as identity_module
+from engine.diffusion import loading
+from engine.diffusion.device import TorchDevice
+from engine.diffusion.identity import identify, stamps
+from engine.diffusion.loading import fetch, load, pick_device, pick_dtype
 from engine.errors import ModelUnavailable
 from tests.conftest import ROOT
-from tests.tiny import make_pipeline
+from tests.tiny import SIZE, make_pipeline
 
 CPU = torch.device("cpu")
 NETWORK = "unet/diffusion_pytorch_model.safetensors"
@@ -167,40 +172,149 @@ def test_a_hub_model_without_the_hub_names_the_way_out():
     assert told == ["Asking the model hub for Far Away ..."]
 
 
+# What a model is known by.
+
+
 def test_revision_of_a_folder_is_its_networks_hash(saved):
-    assert model_revision(saved) == hashlib.sha256((saved / NETWORK).read_bytes()).hexdigest()[:10]
+    assert identify(saved).revision == hashlib.sha256((saved / NETWORK).read_bytes()).hexdigest()[:10]
 
 
 def test_revision_changes_with_the_weights(folder):
-    before = model_revision(folder)
-    with (folder / NETWORK).open("ab") as stream:
-        stream.write(b"\0")
-    assert model_revision(folder) != before
+    before = identify(folder).revision
+    append(folder / NETWORK)
+    assert identify(folder).revision != before
 
 
-@pytest.mark.parametrize(
-    "part", [NETWORK, "vae/diffusion_pytorch_model.safetensors", "scheduler/scheduler_config.json", "tokenizer/merges.txt"]
-)
-def test_another_part_is_another_model(folder, part):
-    """A picture of the same network with another decoder is another picture."""
-    before = weights_digest(folder)
-    with (folder / part).open("ab") as stream:
+def append(file: Path) -> None:
+    with file.open("ab") as stream:
         stream.write(b" ")
-    assert weights_digest(folder) != before
+
+
+VAE = "vae/diffusion_pytorch_model.safetensors"
+
+
+@pytest.mark.parametrize("part", [NETWORK, VAE, "scheduler/scheduler_config.json", "tokenizer/merges.txt", "model_index.json"])
+@pytest.mark.parametrize("place", ["model", "snapshots/model", f"models--somebody--it/snapshots/{'0123' * 10}"])
+def test_another_part_is_another_model_wherever_it_lies(saved, tmp_path, part, place):
+    """A picture of the same network with another decoder is another picture."""
+    folder = shutil.copytree(saved, tmp_path / place)
+    before = identify(folder).weights
+    append(folder / part)
+    assert identify(folder).weights != before
+
+
+def test_a_part_that_is_a_link_to_another_folder_counts(folder, tmp_path):
+    shutil.move(folder / "unet", tmp_path / "elsewhere")
+    (folder / "unet").symlink_to(tmp_path / "elsewhere")
+    before = identify(folder)
+    append(tmp_path / "elsewhere" / "diffusion_pytorch_model.safetensors")
+    assert identify(folder).weights != before.weights
+    assert identify(folder).revision != before.revision
+
+
+def test_each_shard_and_the_index_count(folder):
+    unet = UNet2DConditionModel.from_pretrained(folder / "unet")
+    shutil.rmtree(folder / "unet")
+    unet.save_pretrained(folder / "unet", max_shard_size="200KB")
+    shards = sorted((folder / "unet").glob("*.safetensors"))
+    assert len(shards) > 1
+    for file in (*shards, folder / "unet" / "diffusion_pytorch_model.safetensors.index.json"):
+        before = identify(folder)
+        append(file)
+        assert identify(folder).weights != before.weights
+        assert (identify(folder).revision != before.revision) == (file in shards)
+
+
+def test_what_is_never_read_does_not_count(folder):
+    before = identify(folder)
+    for name in ("README.md", "picture.png", "safety_checker/model.safetensors", "unet/diffusion_pytorch_model.bin"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("other")
+    assert identify(folder) == before
 
 
 def test_the_same_files_elsewhere_are_the_same_model(folder, tmp_path):
-    copied = shutil.copytree(folder, tmp_path / "copy")
-    assert weights_digest(copied) == weights_digest(folder)
-    assert weights_digest(tmp_path / "snapshots" / "0123abcd") == "0123abcd"
+    assert identify(shutil.copytree(folder, tmp_path / "copy")) == identify(folder)
 
 
-def test_revision_of_a_download_is_its_commit(tmp_path):
-    assert model_revision(tmp_path / "snapshots" / "0123abcd") == "0123abcd"
+@pytest.mark.parametrize(
+    ("place", "by_commit"),
+    [
+        (f"models--somebody--it/snapshots/{'0123' * 10}", True), (f"snapshots/{'0123' * 10}", False),
+        ("models--somebody--it/snapshots/main", False), (f"models--somebody--it/{'0123' * 10}", False),
+    ],
+)  # fmt: skip
+def test_revision_of_a_download_is_its_commit(saved, tmp_path, place, by_commit):
+    revision = identify(shutil.copytree(saved, tmp_path / place)).revision
+    assert revision == ("0123" * 10 if by_commit else identify(saved).revision)
 
 
 def test_revision_of_nothing(tmp_path):
-    assert model_revision(tmp_path) == "unknown"
+    assert identify(tmp_path).revision == "unknown"
+
+
+def test_what_changes_while_it_is_looked_at_is_like_no_other_model(folder):
+    before = stamps(folder)
+    times = (folder / NETWORK).stat()
+    content = (folder / NETWORK).read_bytes()
+    (folder / NETWORK).write_bytes(content[:-1] + b"\x77")
+    os.utime(folder / NETWORK, ns=(times.st_atime_ns, times.st_mtime_ns))  # as if nothing had happened
+    first, second = (identify(folder, before).weights for _ in range(2))
+    assert len({first, second, identify(folder).weights}) == 3
+
+
+def test_what_cannot_be_read_is_like_no_other_model(folder):
+    before = stamps(folder)
+    (folder / NETWORK).unlink()
+    assert identify(folder, before).weights != identify(folder, before).weights
+
+
+def test_a_model_that_changes_while_it_is_read_is_refused(folder, monkeypatch):
+    read_it = loading._read
+
+    def reading(*arguments):
+        pipeline = read_it(*arguments)
+        append(folder / "tokenizer" / "merges.txt")
+        return pipeline
+
+    monkeypatch.setattr(loading, "_read", reading)
+    assert "The model was changed while it was being read: try again" in refusal(folder)
+
+
+def test_a_loaded_model_stays_what_it_was_when_its_files_are_written_over(folder):
+    """In place, as `cp` does it: the very pages that were mapped."""
+    loaded, _ = read(folder)
+    identity = loaded.identity.result()
+    assert identity == identify(folder)
+    parts = {"unet": loaded.family.unet, "vae": loaded.family.vae, "text_encoder": loaded.family.text_encoder}
+    before = {name: {key: tensor.clone() for key, tensor in part.state_dict().items()} for name, part in parts.items()}
+    for name in parts:
+        [file] = (folder / name).glob("*.safetensors")
+        with file.open("r+b") as stream:
+            stream.write(b"\x11" * file.stat().st_size)
+    for name, part in parts.items():
+        assert all(torch.equal(tensor, before[name][key]) for key, tensor in part.state_dict().items())
+    assert identify(folder).weights != identity.weights
+
+
+def test_nothing_waits_for_the_hash_but_who_asks_for_it(saved, monkeypatch):
+    may_hash, one = threading.Event(), identity_module._digest
+    monkeypatch.setattr(identity_module, "_digest", lambda file: may_hash.wait(20) and one(file))
+    device = TorchDevice("cpu")
+    device.install(device.load(spec_of(saved), lambda text, part: None))
+    device.admit("it", device._loaded.spec.recipe(steps=1, width=SIZE, height=SIZE))
+    device.tick()
+    device.picture("it")
+    assert not device._loaded.identity.done()
+    may_hash.set()
+    assert device.facts("it").weights == identify(saved).weights
+
+
+def test_each_file_is_hashed_once(saved, monkeypatch):
+    hashed, one = [], identity_module._digest
+    monkeypatch.setattr(identity_module, "_digest", lambda file: hashed.append(file) or one(file))
+    read(saved)[0].identity.result()
+    assert len(hashed) == len(set(hashed)) > 5
 
 
 def test_a_device_that_is_there():
@@ -240,7 +354,7 @@ spec = ModelSpec(name="it", title="The model", source="tests/tiny")
 try:
     loaded = load(spec, torch.device("cpu"), torch.float32, lambda *one: told.append(one))
     fetch(spec, lambda *one: told_again.append(one))
-    print(json.dumps({"revision": loaded.revision, "told": told, "told_again": told_again}))
+    print(json.dumps({"revision": loaded.identity.result().revision, "told": told, "told_again": told_again}))
 except ModelUnavailable as error:
     print(json.dumps({"error": str(error), "told": told}))
 """
