@@ -76,6 +76,10 @@ class Limits(BaseModel):
     """Images in one request: a grid of 10 x 10."""
     max_waiting: int = 32
     """Requests of one owner that may wait or run at a time."""
+    max_requests: int = 512
+    """Requests of everybody that may."""
+    max_open: int = 10_000
+    """Their images that have not ended: some 50 MB of memory before any of them is begun."""
 
     def check(self, recipe: Recipe) -> None:
         """Raises InvalidRequest with the allowed value when the recipe asks for more."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
@@ -14,10 +13,11 @@ from PIL import Image
 
 from engine.catalog import Catalog, Limits
 from engine.device import Device, Key, TokenCount
-from engine.errors import InvalidRequest, SpoiltPicture
-from engine.events import Finished
+from engine.errors import EngineError, InvalidRequest, SpoiltPicture
+from engine.events import Failed, Finished
 from engine.history import History
 from engine.job import Job
+from engine.kept import KeptJobs
 from engine.outputs import OWN_FOLDER, day_folder
 from engine.packing import simulate
 from engine.plan import Plan
@@ -25,9 +25,6 @@ from engine.previewing import BEST_FIRST, PreviewOptions
 from engine.recipe import Recipe
 from engine.speed import Estimate
 from engine.worker import Worker
-
-KEPT_JOBS = 64
-"""Finished jobs whose steps can still be looked at; older ones are forgotten (their pictures are on disk)."""
 
 LOOK_SECONDS = 0.3
 """For looking back at a step of a whole grid: images under way wait for it, and a hand on the scrubber too."""
@@ -49,7 +46,7 @@ class Engine:
         self._history = History(data_dir / OWN_FOLDER / "pictures.sqlite", self.outputs)
         self._worker = Worker(open_device, catalog, lambda: out or day_folder(self.outputs), self._history)
         self._lock = threading.Lock()
-        self._jobs: dict[str, Job] = {}
+        self._jobs = KeptJobs()
 
     def __enter__(self) -> Engine:
         return self
@@ -66,15 +63,23 @@ class Engine:
         With `reuse`, cells that were made before are taken from the disk: equal recipe, weights, device, versions and
         exactness. With `together` all cells develop at once; else early ones are finished before late ones are begun.
 
-        Raises InvalidRequest when this owner has too much waiting, or a recipe asks for more than the limits.
+        Raises InvalidRequest when this owner, or everybody together, has too much waiting, or a recipe asks for more than
+        the limits.
         """
         self._check(plan)
         job = Job(plan, owner, previews or PreviewOptions(), reuse, together)
         with self._lock:
-            self._check_waiting(owner)
-            self._jobs[job.id] = job
-            self._forget_old()
-        self._worker.submit(job, plan.cells, latents)
+            self._check_waiting(owner, len(plan.cells))
+            self._jobs.add(job)
+            dropped = self._jobs.drop_old()
+        try:
+            self._worker.submit(job, plan.cells, latents)
+            for old in dropped:
+                self._worker.forget(old)
+        except EngineError:  # nobody works on it: it would count as under way for ever
+            with self._lock:
+                self._jobs.remove(job)
+            raise
         return job
 
     def extend(self, job: Job, plan: Plan) -> None:
@@ -85,16 +90,20 @@ class Engine:
         """
         self._check(plan)
         with self._lock:
-            if job.id not in self._jobs:
+            if job not in self._jobs:
                 raise InvalidRequest("This grid is not kept any more: start it anew; its pictures are taken from the disk.")
-            if job.done:
-                self._check_waiting(job.owner)
+            self._check_waiting(job.owner if job.done else None, len(plan.cells) - len(job.plan.cells))
             try:
                 new = job.grow(plan)
             except ValueError:  # it has grown since the plan was made
                 raise InvalidRequest("The grid has just grown: try again.") from None
-            self._jobs[job.id] = self._jobs.pop(job.id)  # the newest again: others are forgotten before it
-        self._worker.submit(job, new)
+            self._jobs.add(job)  # the newest again: others are forgotten before it
+        try:
+            self._worker.submit(job, new)
+        except EngineError as error:
+            for cell in new:
+                job.publish(Failed(cell.index, str(error)))
+            raise
 
     def estimate(self, plan: Plan, job: Job | None = None, *, reuse: bool = True, together: bool = False) -> Estimate:
         """What a plan will cost by the speed measured here; with `job`, what growing that job to it will, in the job's own way.
@@ -131,14 +140,13 @@ class Engine:
 
     def job_of_key(self, key: str) -> Job | None:
         """The job that a browser was given this key of. None for any other text, whatever is in it."""
-        given = key.encode("utf-8", "replace")  # compare_digest takes texts in ASCII only
         with self._lock:
-            return next((job for job in self._jobs.values() if secrets.compare_digest(job.key.encode(), given)), None)
+            return self._jobs.of_key(key)
 
     def jobs(self, owner: str) -> list[Job]:
         """An owner's jobs that are kept, oldest first."""
         with self._lock:
-            return [job for job in self._jobs.values() if job.owner == owner]
+            return self._jobs.of(owner)
 
     def frame(self, job: Job, cell: int, step: int, method: str = "linear") -> Image.Image:
         """The predicted x0 of a cell after `step`, while the job is kept. Raises InvalidRequest when it is not there."""
@@ -199,10 +207,17 @@ class Engine:
             self.catalog.find(recipe.model)
             self.limits.check(recipe)
 
-    def _check_waiting(self, owner: str) -> None:
-        """Raises InvalidRequest when as many of an owner's requests are under way as may be. The lock is held."""
-        if sum(not job.done for job in self._jobs.values() if job.owner == owner) >= self.limits.max_waiting:
-            raise InvalidRequest(f"{self.limits.max_waiting} requests of yours are under way: wait for one, or stop one.")
+    def _check_waiting(self, owner: str | None, cells: int) -> None:
+        """Raises InvalidRequest when so many more images are more than may wait: of an owner who asks for a request of its own
+        (None: it goes on with one), and of everybody, since anybody may come under many names. The lock is held."""
+        limits, under_way = self.limits, self._jobs.under_way()
+        if owner is not None and sum(job.owner == owner for job in under_way) >= limits.max_waiting:
+            raise InvalidRequest(f"{limits.max_waiting} requests of yours are under way: wait for one, or stop one.")
+        if owner is not None and len(under_way) >= limits.max_requests:
+            raise InvalidRequest(f"Darkroom has its hands full: {len(under_way):,} requests are under way. Try again in a while.")
+        waiting = sum(job.open for job in under_way)
+        if cells and waiting + cells > limits.max_open:
+            raise InvalidRequest(f"Darkroom has its hands full: {waiting:,} pictures are under way. Ask for fewer, or try again in a while.")
 
     def _made_before(self, recipe: Recipe, exact: bool) -> bool:
         facts = self._worker.facts(recipe.model)
@@ -214,19 +229,13 @@ class Engine:
         reused = {cell: end.made for cell, end in ends.items() if isinstance(end, Finished) and end.reused}
         wanted = {made.sha256 for made in reused.values()}
         with self._lock:
-            others = list(self._jobs.values()) if wanted else []
+            others = list(self._jobs) if wanted else []
         makers = {
             (end.made.recipe, end.made.sha256): (other.id, end.cell)
             for other in others for end in other.finished() if not end.reused and end.made.sha256 in wanted
         }  # fmt: skip
         own = {cell: (job.id, cell) for cell in ends}
         return [makers.get((reused[cell].recipe, reused[cell].sha256), own[cell]) if cell in reused else own[cell] for cell in ends]
-
-    def _forget_old(self) -> None:
-        done = [job for job in self._jobs.values() if job.done]
-        for job in done[: max(0, len(done) - KEPT_JOBS)]:
-            del self._jobs[job.id]
-            self._worker.forget(job)
 
 
 def _look_method(costs: Sequence[Mapping[str, float]]) -> str:

@@ -119,6 +119,12 @@ class Job:
         with self._lock:
             return len(self._ends) == len(self.plan.cells)
 
+    @property
+    def open(self) -> int:
+        """How many cells have not ended."""
+        with self._lock:
+            return len(self.plan.cells) - len(self._ends)
+
     def end(self, cell: int) -> Finished | Failed | Cancelled | None:
         """How a cell ended; None while it has not."""
         with self._lock:

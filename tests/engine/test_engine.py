@@ -233,7 +233,7 @@ def test_an_extension_by_nothing_leaves_a_job_ended(engine, device):
 
 
 def test_a_forgotten_job_is_not_extended(engine, device, monkeypatch):
-    monkeypatch.setattr("engine.engine.KEPT_JOBS", 0)
+    monkeypatch.setattr("engine.kept.ALL_BYTES", 0)
     job = engine.submit(plan_of(engine), reuse=True)
     ends(job)
     other = engine.submit(plan_of(engine, seed=7))
@@ -468,7 +468,8 @@ def test_a_job_can_be_found_again(engine):
 
 
 def test_old_jobs_are_forgotten(engine, device, monkeypatch):
-    monkeypatch.setattr("engine.engine.KEPT_JOBS", 2)
+    monkeypatch.setattr("engine.kept.weight", lambda job: 1)
+    monkeypatch.setattr("engine.kept.OWN_BYTES", 2)
     jobs = []
     for _ in range(5):
         jobs.append(engine.submit(plan_of(engine)))
@@ -483,12 +484,46 @@ def test_old_jobs_are_forgotten(engine, device, monkeypatch):
 
 
 def test_jobs_under_way_are_never_forgotten(engine, device, monkeypatch):
-    monkeypatch.setattr("engine.engine.KEPT_JOBS", 0)
+    monkeypatch.setattr("engine.kept.ALL_BYTES", 0)
     device.hold()
     jobs = [engine.submit(plan_of(engine)) for _ in range(3)]
     assert [engine.job(job.id) for job in jobs] == jobs
     device.let_go()
     assert [kinds(job) for job in jobs] == [["Finished"]] * 3
+
+
+def test_everybody_together_may_not_have_too_much_waiting(tmp_path, device):
+    """Whoever asks under ever new names is held to no owner's limit."""
+    with running(tmp_path, device, limits=Limits(max_requests=3, max_open=10)) as engine:
+        device.hold()
+        first = engine.submit(plan_of(engine, 4), owner="A")
+        engine.submit(plan_of(engine, 4), owner="B")
+        with pytest.raises(InvalidRequest, match="^Darkroom has its hands full: 8 pictures are under way. Ask for fewer, or try again"):
+            engine.submit(plan_of(engine, 3), owner="C")
+        with pytest.raises(InvalidRequest, match="8 pictures are under way"):
+            engine.extend(first, plan_of(engine, 7))
+        engine.submit(plan_of(engine), owner="C")
+        with pytest.raises(InvalidRequest, match="^Darkroom has its hands full: 3 requests are under way. Try again in a while.$"):
+            engine.submit(plan_of(engine), owner="D")
+        engine.extend(first, plan_of(engine, 5))
+        device.let_go()
+        ends(first)
+        assert len(admitted(device, first)) == 5
+        for job in (*engine.jobs("B"), *engine.jobs("C")):
+            ends(job)
+        assert kinds(engine.submit(plan_of(engine), owner="D")) == ["Finished"]
+
+
+def test_a_request_that_nobody_will_work_on_is_not_under_way(tmp_path, device):
+    with running(tmp_path, device) as engine:
+        job = engine.submit(plan_of(engine), owner="A")
+        ends(job)
+    with pytest.raises(EngineError, match="closing"):
+        engine.submit(plan_of(engine), owner="A")
+    with pytest.raises(EngineError, match="closing"):
+        engine.extend(job, plan_of(engine, 2))
+    assert engine.jobs("A") == [job]
+    assert kinds(job) == ["Finished", "Failed"]
 
 
 def test_a_late_watcher_is_told_how_things_stand(engine, device):

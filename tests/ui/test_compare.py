@@ -297,7 +297,7 @@ def test_a_forgotten_sheet_is_made_anew_from_the_disk(ann, engine, device, job, 
 def forget(engine, monkeypatch) -> None:
     """Has the engine forget all jobs that have ended."""
     with monkeypatch.context() as patch:
-        patch.setattr("engine.engine.KEPT_JOBS", 0)
+        patch.setattr("engine.kept.ALL_BYTES", 0)
         recipe = engine.catalog.default.recipe(steps=1)
         ends(engine.submit(plan_images(recipe, engine.catalog, engine.limits), owner="somebody"))
         ends(engine.submit(plan_images(recipe, engine.catalog, engine.limits), owner="somebody"))

@@ -373,7 +373,8 @@ def test_cells_without_kept_steps_are_left_out_of_a_film(finished, start, engine
     ends(again)
     assert ask("film", at=2, longest=4, page=0)["sprite"]["cells"] == [0, 1, 2, 3]
     with monkeypatch.context() as patch:
-        patch.setattr("engine.engine.KEPT_JOBS", 1)
+        patch.setattr("engine.kept.weight", lambda job: 1)
+        patch.setattr("engine.kept.OWN_BYTES", 1)
         ends(engine.submit(plan_of(engine, x="", y="", steps=1)))
     assert engine.job(first.id) is None
     answer = ask("film", at=2, longest=4, page=0)
