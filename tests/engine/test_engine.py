@@ -498,12 +498,12 @@ def test_everybody_together_may_not_have_too_much_waiting(tmp_path, device):
         device.hold()
         first = engine.submit(plan_of(engine, 4), owner="A")
         engine.submit(plan_of(engine, 4), owner="B")
-        with pytest.raises(InvalidRequest, match="^Darkroom has its hands full: 8 pictures are under way. Ask for fewer, or try again"):
+        with pytest.raises(InvalidRequest, match=r"^Darkroom has its hands full: 8 pictures are under way\. Ask for fewer"):
             engine.submit(plan_of(engine, 3), owner="C")
         with pytest.raises(InvalidRequest, match="8 pictures are under way"):
             engine.extend(first, plan_of(engine, 7))
         engine.submit(plan_of(engine), owner="C")
-        with pytest.raises(InvalidRequest, match="^Darkroom has its hands full: 3 requests are under way. Try again in a while.$"):
+        with pytest.raises(InvalidRequest, match=r"^Darkroom has its hands full: 3 requests are under way\. Try again"):
             engine.submit(plan_of(engine), owner="D")
         engine.extend(first, plan_of(engine, 5))
         device.let_go()
