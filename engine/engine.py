@@ -210,14 +210,14 @@ class Engine:
     def _check_waiting(self, owner: str | None, cells: int) -> None:
         """Raises InvalidRequest when so many more images are more than may wait: of an owner who asks for a request of its own
         (None: it goes on with one), and of everybody, since anybody may come under many names. The lock is held."""
-        limits, under_way = self.limits, self._jobs.under_way()
+        limits, under_way, full = self.limits, self._jobs.under_way(), "Darkroom has its hands full"
         if owner is not None and sum(job.owner == owner for job in under_way) >= limits.max_waiting:
             raise InvalidRequest(f"{limits.max_waiting} requests of yours are under way: wait for one, or stop one.")
         if owner is not None and len(under_way) >= limits.max_requests:
-            raise InvalidRequest(f"Darkroom has its hands full: {len(under_way):,} requests are under way. Try again in a while.")
+            raise InvalidRequest(f"{full}: {len(under_way):,} requests are under way. Try again in a while.")
         waiting = sum(job.open for job in under_way)
         if cells and waiting + cells > limits.max_open:
-            raise InvalidRequest(f"Darkroom has its hands full: {waiting:,} pictures are under way. Ask for fewer, or try again in a while.")
+            raise InvalidRequest(f"{full}: {waiting:,} pictures are under way. Ask for fewer, or try again in a while.")
 
     def _made_before(self, recipe: Recipe, exact: bool) -> bool:
         facts = self._worker.facts(recipe.model)
