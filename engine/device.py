@@ -68,6 +68,9 @@ class Device(Protocol):
     width: int
     """Rows of the last network call, padding included."""
 
+    preview_seconds: float
+    """What the last preview took, whether or not it succeeded: without the network's calls, for which it may have had to wait."""
+
     kept_bytes: int
     """All that is kept of images now, under way and ended; for the worker's thread, as most is."""
 

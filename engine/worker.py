@@ -29,13 +29,16 @@ from engine.job import Job
 from engine.outputs import write_picture
 from engine.packing import ADMITTED_A_TICK, Packer
 from engine.plan import Cell
-from engine.previewing import SHARE, PreviewBudget
+from engine.previewing import SHARE, Account, PreviewBudget, PreviewBudgets
 from engine.speed import Speed
 
 log = logging.getLogger(__name__)
 
 REHEARSED_SECONDS = 0.5
 """A lone call that takes longer than this is not followed by a wider one just to know its speed."""
+
+MISSED = 2
+"""Previews that an image went without before its visitor is told: a first step may just have been a quick one."""
 
 
 @dataclass(eq=False)  # a task is itself, whatever its arrays hold
@@ -49,10 +52,21 @@ class Task:
     step: int = 0
     total: int = 0
     shown: list[str] = field(default_factory=list)  # preview methods seen so far
+    looked: int = 0  # the step that was shown last
+    missed: int = 0  # previews asked for by name that it went without
 
     @property
     def key(self) -> Key:
         return (self.job.id, self.cell.index)
+
+    @property
+    def owner(self) -> str:
+        return self.job.owner or self.job.id
+
+    @property
+    def account(self) -> Account:
+        """Who pays for its previews."""
+        return Account(self.owner, self.job.previews.method != "auto")
 
     def publish(self, event: Event) -> None:
         self.job.publish(event)
@@ -77,7 +91,7 @@ class Worker:
         self._warmed: list[Future] = []  # those that wait for the load which is going on
         self._ready: tuple[str, Any] | None = None  # a loaded model that waits for the last images of the old one
         self._device: Device | None = None
-        self._budget = PreviewBudget(SHARE["cpu"])
+        self._budgets = PreviewBudgets(SHARE["cpu"])
         self._told: dict[str, set[str]] = {}
         self._closing = False
         self._gate = threading.Lock()  # between closing and putting something into the inbox
@@ -144,7 +158,7 @@ class Worker:
     @property
     def preview_share(self) -> float:
         """The part of the time worked that previews may add."""
-        return self._budget.share
+        return self._budgets.share
 
     @property
     def resident(self) -> str | None:
@@ -202,7 +216,7 @@ class Worker:
     def _opened(self) -> Device:
         if self._device is None:
             self._device = self._open_device()
-            self._budget = PreviewBudget(SHARE.get(self._device.kind, SHARE["cpu"]))
+            self._budgets = PreviewBudgets(SHARE.get(self._device.kind, SHARE["cpu"]))
         return self._device
 
     def _enqueue(self, tasks: list[Task]) -> None:
@@ -338,7 +352,7 @@ class Worker:
                 task.publish(Finished(task.cell.index, made, reused=True))
                 return
             asked = {"exact": exact, "latents": task.latents, "job": task.job.id, "together": task.job.together}
-            task.total = device.admit(task.key, recipe, owner=task.job.owner or task.job.id, **asked)
+            task.total = device.admit(task.key, recipe, owner=task.owner, **asked)
         except EngineError as error:
             self._fail(task, str(error))
             return
@@ -352,15 +366,17 @@ class Worker:
 
     def _tell_about_words(self, task: Task) -> None:
         """Notices of an empty prompt and of words past the model's limit, each once a job."""
-        recipe, told = task.cell.recipe, self._told.setdefault(task.job.id, set())
+        recipe = task.cell.recipe
         if not recipe.full_prompt.strip():
-            self._tell(task, told, "The prompt is empty, so the model draws whatever it likes.")
+            self._tell(task, "The prompt is empty, so the model draws whatever it likes.")
         for label, text in (("prompt", recipe.full_prompt), ("negative prompt", recipe.full_negative_prompt)):
             count = self._opened().count_tokens(text)
             if count and count.cut:
-                self._tell(task, told, f"The model reads {count.limit} tokens of the {label}; these words were cut: “{count.cut}”.")
+                self._tell(task, f"The model reads {count.limit} tokens of the {label}; these words were cut: “{count.cut}”.")
 
-    def _tell(self, task: Task, told: set[str], text: str) -> None:
+    def _tell(self, task: Task, text: str) -> None:
+        """A notice of one of its images, once a job."""
+        told = self._told.setdefault(task.job.id, set())
         if text not in told:
             told.add(text)
             task.publish(Notice(text, cell=task.cell.index))
@@ -372,11 +388,12 @@ class Worker:
         start = time.perf_counter()
         advances = device.tick()
         seconds = time.perf_counter() - start
-        self._budget.worked(seconds)
+        present = {task.owner for task in (*self._live.values(), *self._waiting)}
+        self._budgets.worked(seconds, [self._live[advance.key].account for advance in advances], present)
         if advances and all(advance.error is None for advance in advances):  # a failed call is tried again in others
             recipe = self._live[advances[0].key].cell.recipe
             self.speed.called(recipe.model, recipe.width * recipe.height, device.width, seconds)
-        methods = self._choose_previews(device, advances)
+        methods = self._choose_previews(device, advances, alone=len(present) == 1)
         for advance in advances:
             task = self._live[advance.key]
             task.step, task.total = advance.step, advance.total
@@ -389,33 +406,60 @@ class Worker:
             if advance.done:
                 self._finish(task)
 
-    def _choose_previews(self, device: Device, advances: Sequence[Advance]) -> dict[Key, str | None]:
-        """The previewer of each image that is to be shown after a tick; what is left to the budget is decided together."""
-        going = [(self._live[one.key], one.step) for one in advances if not (one.error or one.done)]
-        due = [task for task, step in going if task.job.previews.due(step)]
-        methods: dict[Key, str | None] = {task.key: task.job.previews.method for task in due}
-        free = [task for task in due if task.job.previews.method == "auto"]
-        if free:
-            costs = device.preview_costs(free[0].key)  # images of one tick are of one size
-            method = self._budget.choose(costs, len(free), {name for task in free for name in task.shown})
-            methods |= dict.fromkeys((task.key for task in free), method)
-            new = [task for task in free if not task.shown]
-            if method is None and new:  # those who have seen nothing yet need not wait with those who have
-                method = self._budget.choose(costs, len(new))
-                methods |= dict.fromkeys((task.key for task in new), method)
+    def _choose_previews(self, device: Device, advances: Sequence[Advance], alone: bool) -> dict[Key, str]:
+        """The previewer of each image that is shown after a tick, as far as its owner's budget goes."""
+        due: dict[Account, list[Task]] = {}
+        for advance in advances:
+            task = self._live[advance.key]
+            if not (advance.error or advance.done) and task.job.previews.due(advance.step):
+                due.setdefault(task.account, []).append(task)
+        methods: dict[Key, str] = {}
+        for account, tasks in due.items():
+            costs = device.preview_costs(tasks[0].key)  # images of one tick are of one size
+            if account.named:
+                methods |= self._choose_named(self._budgets[account], costs, tasks, alone)
+            else:
+                methods |= self._choose_auto(self._budgets[account], costs, tasks)
         return methods
+
+    def _choose_auto(self, budget: PreviewBudget, costs: Mapping[str, float], tasks: Sequence[Task]) -> dict[Key, str]:
+        """One previewer for all of an owner's images; those who have seen nothing yet need not wait with those who have."""
+        new = [task for task in tasks if not task.shown]
+        for some, seen in ((tasks, {name for task in tasks for name in task.shown}), (new, ())):
+            if some and (method := budget.choose(costs, len(some), seen)):
+                return dict.fromkeys((task.key for task in some), method)
+        return {}
+
+    def _choose_named(
+        self, budget: PreviewBudget, costs: Mapping[str, float], tasks: Sequence[Task], alone: bool
+    ) -> dict[Key, str]:  # fmt: skip
+        """The previewers asked for by name, of the images first that went without for the most steps."""
+        tasks = sorted(tasks, key=lambda task: task.looked - task.step)
+        asked = [task.job.previews.method for task in tasks]
+        methods = [method if method in costs else "linear" for method in asked]
+        paid = budget.afford([costs[method] for method in methods])
+        for task, wanted, method in zip(tasks, asked, methods, strict=True):
+            if wanted != method:
+                self._tell(task, f"This model has no “{wanted}” previews here: “{method}” ones are shown.")
+        for task, method in list(zip(tasks, methods, strict=True))[paid:]:
+            task.missed += 1
+            if task.missed == MISSED:
+                why = "take longer than the steps themselves, so they" if alone else "would hold up others, so for now they"
+                self._tell(task, f"“{method}” previews {why} are shown less often than you asked: “auto” shows what there is time for.")
+        return {task.key: method for task, method in zip(tasks[:paid], methods[:paid], strict=True)}
 
     def _look(self, device: Device, task: Task, method: str | None) -> tuple[Image.Image | None, str]:
         """A picture of an image under way, and how it was made."""
         if method is None:
             return None, ""
-        start = time.perf_counter()
         try:
             image = device.preview(task.key, method)
         except Exception:  # watching must never end an image
             log.exception("a preview failed")
             return None, ""
-        self._budget.spent(time.perf_counter() - start)
+        finally:
+            self._budgets[task.account].spent(device.preview_seconds)
+        task.looked = task.step
         if method not in task.shown:
             task.shown.append(method)
         return image, method

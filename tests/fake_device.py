@@ -69,6 +69,7 @@ class FakeDevice:
         self.history: list[tuple] = []
         self.model: str | None = None
         self.costs = {"linear": 0.0, "vae": 60.0}
+        self.preview_seconds = 0.0
         self.token_limit = 75
         self.load_errors: dict[str, Exception] = {}
         self.step_errors: dict[int, tuple[int, Exception]] = {}
@@ -156,6 +157,7 @@ class FakeDevice:
 
     def preview(self, key: Key, method: str, step: int | None = None) -> Image.Image:
         self.history.append(("preview", key, method, step))
+        self.preview_seconds = self.costs.get(method, 0.0)
         image = self._images[key]
         method = method if image.recipe.model == self.model else "linear"
         step = image.step if step is None else step

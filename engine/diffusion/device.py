@@ -68,6 +68,7 @@ class TorchDevice:
         self._ended: dict[Key, int] = {}  # bytes of the others, those that ended first before
         self._ended_bytes = 0
         self.kind = self._device.type
+        self.preview_seconds = 0.0
 
     @property
     def model(self) -> str | None:
@@ -129,13 +130,17 @@ class TorchDevice:
         return kept.previewers.costs(kept.trajectory.latents[0, 0].numel())
 
     def preview(self, key: Key, method: str, step: int | None = None) -> Image.Image:
+        self.preview_seconds = 0.0
         kept = self._kept[key]
         x0 = kept.trajectory.x0
         if step is not None and not 1 <= step <= len(x0):
             raise IndexError(f"step {step} of {len(x0)}")
         if method not in kept.previewers.methods:
             method = "linear"
-        return kept.previewers.show(method, x0[-1 if step is None else step - 1])
+        try:
+            return kept.previewers.show(method, x0[-1 if step is None else step - 1])
+        finally:
+            self.preview_seconds = kept.previewers.seconds
 
     @torch.inference_mode()
     def picture(self, key: Key) -> Image.Image:

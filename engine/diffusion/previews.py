@@ -37,6 +37,8 @@ class Previewers:
             "linear": partial(linear, self._factors), "vae": family.decode, **({"tiny": partial(tiny_decode, tiny)} if tiny else {}),
         }  # fmt: skip
         empty = torch.zeros(1, family.latent_channels, MEASURED_SIDE, MEASURED_SIDE, device=family.device)
+        self.seconds = 0.0
+        """What the last picture took."""
         self._seconds_a_latent = {name: _measure(method, empty) for name, method in self.methods.items()}
 
     def rough(self) -> Previewers:
@@ -51,10 +53,11 @@ class Previewers:
     def show(self, name: str, x0: torch.Tensor) -> Image.Image:
         """The picture of x0 (1, C, h, w), and its time remembered. `linear` gives one pixel a latent."""
         start = time.perf_counter()
-        image = self.methods[name](x0.float())
-        seconds = (time.perf_counter() - start) / x0[0, 0].numel()
-        self._seconds_a_latent[name] = 0.7 * self._seconds_a_latent[name] + 0.3 * seconds
-        return image
+        try:
+            return self.methods[name](x0.float())
+        finally:
+            self.seconds = time.perf_counter() - start
+            self._seconds_a_latent[name] = 0.7 * self._seconds_a_latent[name] + 0.3 * self.seconds / x0[0, 0].numel()
 
     def costs(self, latents: int) -> dict[str, float]:
         """Seconds a picture of h x w = `latents`, by previewer."""

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.errors import InvalidRequest
-from engine.previewing import BEST_FIRST, METHODS, PATIENCE, SHARE, PreviewBudget, PreviewOptions
+from engine.previewing import BEST_FIRST, METHODS, NAMED_SHARE, PATIENCE, SHARE, Account, PreviewBudget, PreviewBudgets, PreviewOptions
 
 STEADY = [1.0] * 60
 """Ticks of one second."""
@@ -183,3 +183,99 @@ def test_linear_does_not_follow_vae_when_more_images_join() -> None:
         budget.worked(1.0)
     assert budget.choose({"vae": 0.4, "linear": 0.001}, 1) == "vae"
     assert budget.choose({"vae": 0.4, "linear": 0.001}, 4, seen=["vae"]) != "linear"
+
+
+# Previewers asked for by name.
+
+
+def shown_by_name(budget: PreviewBudget, cost: float, ticks: int) -> list[int]:
+    """The ticks of one second each after which a preview of this cost is made."""
+    shown = []
+    for tick in range(1, ticks + 1):
+        budget.worked(1.0)
+        if budget.afford([cost]):
+            shown.append(tick)
+            budget.spent(cost)
+    return shown
+
+
+@pytest.mark.parametrize(("cost", "between"), [(0.05, 1), (0.1, 1), (0.4, 4), (2.0, 20), (5.0, 50)])
+def test_one_asked_for_by_name_is_shown_as_often_as_it_can_be_paid(cost: float, between: int) -> None:
+    shown = shown_by_name(PreviewBudget(0.1), cost, 200)
+    assert len(shown) == pytest.approx(200 / between, abs=1)
+    assert {later - earlier for earlier, later in pairwise(shown)} <= {between, between + 1}  # the one more: rounding
+
+
+def test_of_several_asked_for_by_name_the_first_that_can_be_paid_are_made() -> None:
+    budget = PreviewBudget(1.0)
+    assert budget.afford([0.1]) == 0
+    budget.worked(1.0)
+    assert [budget.afford(costs) for costs in ([], [0.5], [0.5, 0.5], [0.5, 0.6], [0.3] * 9, [2.0, 0.1])] == [0, 1, 2, 1, 3, 0]
+
+
+# Several owners.
+
+ANN, BEN = Account("Ann", named=False), Account("Ben", named=False)
+BENS_VAE = Account("Ben", named=True)
+VAE = {"vae": 0.45, "linear": 0.001}
+
+
+def shown_to(accounts: list[Account], ticks: int, present: set[str]) -> dict[Account, list[str | None]]:
+    """What each sees of an image of its own that takes part in every tick of one second."""
+    budgets, seen = PreviewBudgets(0.1), {account: [] for account in accounts}
+    for _ in range(ticks):
+        budgets.worked(1.0, accounts, present)
+        for account in accounts:
+            budget = budgets[account]
+            shown = [name for name in seen[account] if name]
+            method = ("vae" if budget.afford([VAE["vae"]]) else None) if account.named else budget.choose(VAE, 1, shown)
+            seen[account].append(method)
+            budget.spent(VAE.get(method, 0.0))
+    return seen
+
+
+def looks(shown: list[str | None]) -> int:
+    return sum(method is not None for method in shown)
+
+
+@pytest.mark.parametrize("other", [BEN, BENS_VAE])
+def test_what_one_looks_at_is_not_paid_by_another(other: Account) -> None:
+    alone = shown_to([ANN], 60, {"Ann"})[ANN]
+    beside = shown_to([ANN, other], 60, {"Ann", "Ben"})[ANN]
+    assert looks(beside) >= looks(alone) / 2
+    assert beside == shown_to([ANN, BEN], 60, {"Ann", "Ben"})[ANN]
+
+
+def test_all_owners_together_stay_within_the_share() -> None:
+    seen = shown_to([ANN, BENS_VAE, BENS_VAE, Account("Cid", named=True)], 400, {"Ann", "Ben", "Cid"})
+    spent = sum(VAE.get(method, 0.0) for shown in seen.values() for method in shown)
+    assert 0.5 * 0.1 * 400 < spent <= 0.1 * 400
+
+
+def test_alone_one_asked_for_by_name_may_double_the_time() -> None:
+    assert NAMED_SHARE == 1.0
+    assert looks(shown_to([BENS_VAE], 60, {"Ben"})[BENS_VAE]) == 60
+    assert looks(shown_to([BENS_VAE], 60, {"Ben", "Ann"})[BENS_VAE]) == 60 * 0.1 // 0.45
+
+
+def test_what_was_saved_up_alone_does_not_hold_up_who_comes() -> None:
+    budgets = PreviewBudgets(0.1)
+    for _ in range(100):
+        budgets.worked(1.0, [BENS_VAE], {"Ben"})
+    budgets.worked(1.0, [BENS_VAE, ANN], {"Ben", "Ann"})
+    assert budgets[BENS_VAE].afford([0.1] * 100) <= 4 * PATIENCE
+
+
+def test_an_owner_who_only_waits_counts_as_one_who_is_held_up() -> None:
+    budgets = PreviewBudgets(0.1)
+    budgets.worked(1.0, [BENS_VAE], {"Ben", "Ann"})
+    assert budgets[BENS_VAE].afford([0.2]) == 0
+
+
+def test_who_leaves_is_forgotten() -> None:
+    budgets = PreviewBudgets(0.1)
+    for visitor in range(100):
+        budgets.worked(1.0, [Account(str(visitor), named=False), Account(str(visitor), named=True)], {str(visitor)})
+        assert len(budgets) == 2
+    budgets.worked(1.0, [], set())
+    assert len(budgets) == 0

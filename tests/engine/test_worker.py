@@ -6,6 +6,7 @@ import json
 import tempfile
 import threading
 import time
+from collections.abc import Mapping
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -23,6 +24,7 @@ from engine.events import TERMINAL, Cancelled, Event, Failed, Finished, Notice, 
 from engine.job import Job, Watcher
 from engine.metadata import read_picture
 from engine.plan import Cell, Plan, plan_images
+from engine.previewing import PreviewOptions
 from tests.fake_device import SAFETY, FakeDevice, fake_engine
 
 
@@ -378,6 +380,103 @@ def test_an_image_that_cannot_be_begun_does_not_end_the_others(engine, device, m
 def test_a_failing_preview_is_no_failure(engine, device, monkeypatch):
     monkeypatch.setattr(device, "preview", mock.Mock(side_effect=RuntimeError("no picture")))
     assert kinds(engine.submit(plan_of(engine))) == ["Finished"]
+
+
+class Clock:
+    """Stands in for `time` in the worker: by it a call of the network takes a second, a preview its cost, and all else no time."""
+
+    def __init__(self, device: FakeDevice):
+        self._now = 0.0
+        self._device, self._tick, self._preview = device, device.tick, device.preview
+        device.tick, device.preview = self.tick, self.preview
+
+    def tick(self):
+        self._now += 1.0
+        return self._tick()
+
+    def preview(self, key, method: str, step: int | None = None) -> Image.Image:
+        self._now += self._device.costs[method]
+        return self._preview(key, method, step)
+
+    def perf_counter(self) -> float:
+        return self._now
+
+    def __getattr__(self, name: str):
+        return getattr(time, name)
+
+
+@pytest.fixture
+def ticking(device, monkeypatch):
+    """Costs of the device's previews count against calls of a second each."""
+    monkeypatch.setattr("engine.worker.time", Clock(device))
+
+
+def run_together(engine: Engine, methods: Mapping[str, str], count: int = 1, steps: int = 60) -> dict[str, list[Event]]:
+    """What the owners of a job each, with these preview methods, see of their jobs, which run side by side from the first step."""
+    all_are_there = threading.Event()
+    engine._worker.ask(lambda device: all_are_there.wait(SAFETY))
+    with mock.patch("engine.job.Watcher", Recorder):
+        jobs = {
+            owner: engine.submit(plan_of(engine, count, steps=steps, seed=10 * place), owner, PreviewOptions(method))
+            for place, (owner, method) in enumerate(methods.items())
+        }
+        watchers = {owner: job.watch() for owner, job in jobs.items()}
+        all_are_there.set()
+        for job in jobs.values():
+            assert kinds(job) == ["Finished"] * count
+    return {owner: watcher.all for owner, watcher in watchers.items()}
+
+
+def looks(events: list[Event]) -> list[str]:
+    return [event.method for event in events if isinstance(event, Preview) and event.image is not None]
+
+
+def told(events: list[Event]) -> list[str]:
+    return [event.text for event in events if isinstance(event, Notice) and event.progress is None]
+
+
+def test_one_visitors_vae_leaves_another_their_previews(engine, device, ticking):
+    device.costs = {"linear": 0.01, "vae": 5.0}
+    alone = run_together(engine, {"Ann": "auto"})
+    beside = run_together(engine, {"Ben": "vae", "Ann": "auto"})
+    assert len(looks(alone["Ann"])) == 59
+    assert len(looks(beside["Ann"])) >= 59 / 2
+    assert told(beside["Ann"]) == []
+
+
+def test_beside_others_a_previewer_asked_for_by_name_is_shown_as_often_as_its_owner_can_pay(engine, device, ticking):
+    device.costs = {"linear": 0.0, "vae": 0.5}
+    seen = run_together(engine, {"Ann": "vae", "Ben": "vae"})
+    for events in seen.values():  # half of each second is an owner's, a tenth of that pays for previews
+        assert looks(events) == ["vae"] * 5
+        assert told(events) == [
+            "“vae” previews would hold up others, so for now they are shown less often than you asked:"
+            " “auto” shows what there is time for."
+        ]
+
+
+@pytest.mark.parametrize(("cost", "shown"), [(1.0, 59), (2.0, 29), (6.0, 9)])
+def test_alone_a_previewer_asked_for_by_name_may_double_the_time(engine, device, ticking, cost, shown):
+    device.costs = {"linear": 0.0, "vae": cost}
+    events = run_together(engine, {"Ann": "vae"})["Ann"]
+    assert looks(events) == ["vae"] * shown
+    assert told(events) == ([] if shown == 59 else [
+        "“vae” previews take longer than the steps themselves, so they are shown less often than you asked:"
+        " “auto” shows what there is time for."
+    ])  # fmt: skip
+
+
+def test_images_take_turns_at_being_shown(engine, device, ticking):
+    device.costs = {"linear": 0.0, "vae": 0.5}
+    events = run_together(engine, {"Ann": "vae"}, count=4, steps=21)["Ann"]
+    shown = [event.cell for event in events if isinstance(event, Preview) and event.image is not None]
+    assert [sorted(shown[at : at + 4]) for at in range(0, len(shown), 4)] == [[0, 1, 2, 3]] * 10
+
+
+def test_a_previewer_that_the_model_lacks_is_not_claimed_to_be_shown(engine):
+    events = run_together(engine, {"Ann": "tiny"}, count=2)["Ann"]
+    assert set(looks(events)) == {"linear"}
+    assert told(events) == ["This model has no “tiny” previews here: “linear” ones are shown."]
 
 
 def test_a_failing_device_ends_what_is_under_way_and_goes_on(engine, device):
