@@ -1,7 +1,7 @@
 """What a picture file says of itself: A1111's infotext, which other tools read, and Darkroom's own record.
 
 Both go into PNG text chunks: "parameters" (A1111's convention) and "darkroom" (canonical JSON, exact). A contact sheet
-carries the grid it was made from, a picture its recipe.
+carries the grid it was made from, a picture its recipe. What is read back is text alone; of pixels only `read_record` wants any.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import json
 import struct
-import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,13 +16,17 @@ from typing import Any
 
 from PIL import Image, PngImagePlugin
 
-from engine.errors import UnreadablePicture
+from engine.containers import read_texts
+from engine.errors import InvalidRequest, UnreadablePicture
 from engine.events import Provenance
-from engine.infotext import MAX_RECORD, infotext, parse_infotext
+from engine.infotext import infotext, parse_infotext
 from engine.plan import Grid, Plan
-from engine.recipe import Recipe
+from engine.recipe import Recipe, make_recipe
 
 SCHEMA = 1
+"""Of our own record. A reader takes what it knows of a later one and says so; a change that it would read wrongly is a new key."""
+
+_LATER = "It was made by a newer Darkroom: update this one to have all of its settings."
 
 A1111_AXES = {
     "seed": "Seed", "cfg": "CFG Scale", "steps": "Steps", "scheduler": "Sampler", "size": "Size", "model": "Checkpoint name",
@@ -55,10 +58,14 @@ def png_bytes(image: Image.Image, recipe: Recipe, provenance: Provenance) -> byt
 
 
 def text_chunks(texts: Mapping[str, str]) -> PngImagePlugin.PngInfo:
-    """What PIL.Image.save takes as `pnginfo` to write these texts; lone surrogates, which no file holds, become "?"."""
+    """What PIL.Image.save takes as `pnginfo` to write these texts; lone surrogates, which no file holds, become "?".
+
+    All but ASCII goes into iTXt, which is UTF-8: readers differ about whether tEXt is Latin-1, as its specification says.
+    """
     chunks = PngImagePlugin.PngInfo()
     for key, text in texts.items():
-        chunks.add_text(key, text.encode("utf-8", "replace").decode())
+        add = chunks.add_text if text.isascii() else chunks.add_itxt
+        add(key, text.encode("utf-8", "replace").decode())
     return chunks
 
 
@@ -97,52 +104,67 @@ class Record:
 
 def read_record(file: Path) -> tuple[Record, Image.Image]:
     """Darkroom's record in a picture, and the picture. Raises UnreadablePicture when it carries none, OSError when it is gone."""
-    texts, image = _open_png(file)
     try:
-        content = json.loads(texts["darkroom"])
-        return Record(Recipe.model_validate(content["recipe"]), Provenance(**content["provenance"])), image
+        content = json.loads(read_texts(file).found["darkroom"])
+        found = Record(Recipe.model_validate(content["recipe"]), Provenance(**content["provenance"]))
+        with Image.open(file, formats=("PNG",)) as image:
+            image.load()  # a file cut short shows only then
+            return found, image
     except (ValueError, KeyError, TypeError, RecursionError):
         raise UnreadablePicture("This PNG carries no record of Darkroom's.") from None
+    except (OSError, SyntaxError, IndexError, struct.error, Image.DecompressionBombError) as error:  # what Pillow raises
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise UnreadablePicture("The pixels of this PNG are damaged.") from None
 
 
 def read_picture(file: Path) -> Found:
-    """The settings, and a sheet's grid, in a PNG made by Darkroom or A1111. Raises UnreadablePicture with what is the matter.
+    """The settings, and a sheet's grid, in a picture made by Darkroom or A1111. Raises UnreadablePicture with what is the matter.
 
     What it returns is somebody else's text: plain strings and numbers, checked by Recipe before they are used.
     """
-    texts, _ = _open_png(file)
-    if "darkroom" in texts:
-        try:
-            content = json.loads(texts["darkroom"])
-            grid = Grid.model_validate(content["grid"]) if "grid" in content else None
-            recipe = grid.recipe if grid else Recipe.model_validate(content["recipe"])
-            return Found(dict(recipe), "Darkroom", grid=grid)
-        except (ValueError, KeyError, TypeError, RecursionError):
-            pass  # damaged, or from a later version: the infotext may still do
-    if "parameters" in texts:
-        imported = parse_infotext(texts["parameters"])
-        return Found(imported.settings, "A1111", imported.notes)
-    raise UnreadablePicture("This PNG carries no settings: only pictures made by Darkroom or A1111, not edited since, do.")
+    texts = read_texts(file)
+    found = _read_own(texts.found)
+    if found is None and "parameters" in texts.found:
+        imported = parse_infotext(texts.found["parameters"])
+        found = Found(imported.settings, "A1111", imported.notes)
+    if found is None:
+        raise UnreadablePicture(
+            texts.trouble or "This picture carries no settings: only those made by Darkroom or A1111, not edited since, do."
+        )
+    return found
 
 
-def _open_png(file: Path) -> tuple[dict[str, str], Image.Image]:
-    """A PNG's text chunks and pixels, which are read too, as a truncated file shows only then."""
+def _read_own(texts: Mapping[str, str]) -> Found | None:
+    """What our own record says. None when there is none, or it is damaged: the infotext may still do."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(file, formats=("PNG",)) as image:
-                image.load()
-                return {key: value[:MAX_RECORD] for key, value in image.text.items()}, image
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        raise UnreadablePicture("This picture is too large to be read for its settings.") from None
-    except (OSError, ValueError, SyntaxError, IndexError, struct.error) as error:  # what Pillow raises on damaged chunks
-        if isinstance(error, FileNotFoundError):
-            raise
-        if _head(file) == b"\x89PNG\r\n\x1a\n":
-            raise UnreadablePicture("This PNG is damaged or was cut short: copy it again from where it came from.") from None
-        raise UnreadablePicture("This file is no PNG picture, whatever its name says: drop a PNG made by Darkroom or A1111.") from None
+        content = json.loads(texts["darkroom"])
+    except (KeyError, ValueError, RecursionError):
+        return None
+    schema = content.get("schema") if isinstance(content, dict) else None
+    later = isinstance(schema, int) and schema > SCHEMA
+    try:
+        grid = Grid.model_validate(content["grid"]) if "grid" in content else None
+        recipe = grid.recipe if grid else Recipe.model_validate(content["recipe"])
+        return Found(dict(recipe), "Darkroom", (_LATER,) if later else (), grid)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return _read_later(content, texts) if later else None
 
 
-def _head(file: Path) -> bytes:
-    with file.open("rb") as stream:
-        return stream.read(8)
+def _read_later(content: Mapping[str, Any], texts: Mapping[str, str]) -> Found:
+    """What is known here of a later version's record, or else of its infotext. Raises UnreadablePicture when nothing is."""
+    grid = content.get("grid")
+    fields = grid.get("recipe") if isinstance(grid, dict) else content.get("recipe")
+    settings, unknown = {}, ["the grid"] if grid else []
+    for name, value in (fields if isinstance(fields, dict) else {}).items():
+        try:
+            settings[name] = getattr(make_recipe(**{name: value}), name)
+        except (InvalidRequest, RecursionError):
+            unknown.append(f"“{name[:40]}”")
+    if not settings:
+        try:
+            settings = parse_infotext(texts.get("parameters", "")).settings
+        except UnreadablePicture:
+            raise UnreadablePicture(f"{_LATER} Nothing else in it can be read.") from None
+    missed = f"Not taken over: {', '.join(unknown[:5])}{' and more' if len(unknown) > 5 else ''}." if unknown else ""
+    return Found(settings, "Darkroom", tuple(filter(None, (_LATER, missed))))

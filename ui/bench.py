@@ -20,6 +20,9 @@ from ui.controls import Controls, guidance_advice, hint_value, ratio_of, size_ad
 from ui.generate import GenerateTab
 from ui.handlers import QUIET, TOLD
 
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".avif")
+"""Names of files that may carry settings; what is in them decides, not the name."""
+
 
 class Bench:
     """Builds everything below the page's head inside the Blocks that is open, and wires it to the engine."""
@@ -49,9 +52,9 @@ class Bench:
             with gr.Column(elem_id="settings"):
                 self.controls.build_settings()
                 self.file = gr.UploadButton(
-                    "Load the settings of a picture", file_types=[".png"], type="filepath", size="sm", elem_id="settings-file"
+                    "Load the settings of a picture", file_types=[*PICTURES], type="filepath", size="sm", elem_id="settings-file"
                 )
-                told = "Or drop a PNG made by Darkroom or A1111, or a contact sheet, anywhere on the page."
+                told = "Or drop a picture made by Darkroom, A1111 or another tool, or a contact sheet, anywhere on the page."
                 gr.HTML(f'<p class="hint">{told}</p>', elem_classes="hint-block")
             with gr.Row(elem_id="actions"):
                 self.generate.build_actions()

@@ -104,7 +104,10 @@ def test_a_dropped_picture_fills_in_its_settings(page, data_dir):
 
 @pytest.mark.parametrize(
     ("name", "content", "sentence"),
-    [("notes.png", b"just some words", "no PNG picture"), ("cut.png", "cut", "damaged"), ("plain.png", "plain", "carries no settings")],
+    [
+        ("notes.png", b"just some words", "no PNG, JPEG, WebP or AVIF picture"), ("cut.png", "cut", "damaged"),
+        ("plain.png", "plain", "carries no settings"),
+    ],
 )
 def test_a_file_without_settings_is_told_apart(page, name, content, sentence):
     drop(page, name, content if isinstance(content, bytes) else _png(content))

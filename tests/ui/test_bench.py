@@ -52,12 +52,12 @@ def jpeg(folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (words, "This file is no PNG picture"),
-        (jpeg, "This file is no PNG picture"),
-        (cut, "This PNG is damaged or was cut short"),
-        (saved, "This PNG carries no settings"),
+        (words, "This file is no PNG, JPEG, WebP or AVIF picture"),
+        (jpeg, "This picture carries no settings"),
+        (cut, "This picture is damaged or was cut short"),
+        (saved, "This picture carries no settings"),
         (lambda folder: saved(folder, parameters="only words"), "no list of settings"),
-        (lambda folder: saved(folder, darkroom="{not json"), "This PNG carries no settings"),
+        (lambda folder: saved(folder, darkroom="{not json"), "This picture carries no settings"),
     ],
     ids=["words", "jpeg", "cut", "plain", "no settings", "broken record"],
 )
