@@ -131,8 +131,9 @@ def _grid(options: argparse.Namespace) -> int:
         plan = plan_grid(_read_grid(engine, options), offer)
         # What is on the disk, and how long the rest will take, is known only once the model is loaded.
         engine.warm(plan.cells[0].recipe.model).result()
-        print(_cost(plan, engine.estimate(plan, reuse=not options.fresh)), file=sys.stderr)
+        begun = time.time()
         job = engine.submit(plan, previews=PreviewOptions("off"), reuse=not options.fresh)
+        print(_cost(plan, engine.estimate(plan, reuse=not options.fresh, before=begun)), file=sys.stderr)
         told: set[int] = set()
 
         def tell(end: Finished | Cancelled) -> None:

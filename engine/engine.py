@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
@@ -15,11 +17,11 @@ from engine.catalog import Catalog, Limits
 from engine.device import Device, Key, TokenCount
 from engine.errors import EngineError, InvalidRequest, SpoiltPicture
 from engine.events import Failed, Finished
+from engine.forecast import count_calls
 from engine.history import History
 from engine.job import Job
 from engine.kept import KeptJobs
 from engine.outputs import OWN_FOLDER, day_folder
-from engine.packing import simulate
 from engine.plan import Plan
 from engine.previewing import BEST_FIRST, PreviewOptions
 from engine.recipe import Recipe
@@ -105,27 +107,27 @@ class Engine:
                 job.publish(Failed(cell.index, str(error)))
             raise
 
-    def estimate(self, plan: Plan, job: Job | None = None, *, reuse: bool = True, together: bool = False) -> Estimate:
-        """What a plan will cost by the speed measured here; with `job`, what growing that job to it will, in the job's own way.
+    def estimate(self, plan: Plan, *, reuse: bool = True, together: bool = False, before: float = math.inf) -> Estimate:
+        """What a plan will cost by the speed measured here; with `reuse`, pictures that are on disk already cost nothing.
 
-        With `reuse`, pictures that are on disk already cost nothing.
+        Of a plan that runs already, only pictures made `before` it began (in seconds, as time.time) are on disk.
+
+        What growing a job will cost is what the cells will that it has not (Plan.beyond), in the job's own way.
         """
-        if job is not None:
-            reuse, together = job.reuse, job.together
-        known = {cell.index for cell in job.plan.cells} if job else set()
-        new = [cell.recipe for cell in plan.cells if cell.index not in known]
-        fresh = [recipe for recipe in new if not (reuse and self._made_before(recipe, plan.exact))]
-        calls: list[tuple[str, int, int]] = []
+        new = [cell.recipe for cell in plan.cells]
+        fresh = [recipe for recipe in new if not (reuse and self._is_made(recipe, plan.exact, before))]
+        calls: Counter[tuple[str, int, int]] = Counter()
         for model in dict.fromkeys(recipe.model for recipe in fresh):
             packer = self._worker.packer(self.catalog.find(model))
-            simulated = simulate([recipe for recipe in fresh if recipe.model == model], packer, exact=plan.exact, together=together)
-            calls += [(model, recipe.width * recipe.height, call.width) for call, recipe in simulated]
+            counted = count_calls([recipe for recipe in fresh if recipe.model == model], packer, exact=plan.exact, together=together)
+            calls.update({(model, *call): times for call, times in counted.items()})
         speed = self._worker.speed
         seconds = speed.total(calls)
         if seconds is not None:
             seconds *= 1 + self._worker.preview_share
             seconds += sum(speed.of_picture(recipe.model, recipe.width * recipe.height) for recipe in fresh)
-        return Estimate(len(fresh), len(new) - len(fresh), len(calls), sum(width for _, _, width in calls), seconds)
+        rows = sum(width * times for (_, _, width), times in calls.items())
+        return Estimate(len(fresh), len(new) - len(fresh), calls.total(), rows, seconds)
 
     def stop(self, job: Job, cells: set[int] | None = None, *, finish_current: bool = False) -> None:
         """Takes a job's cells (default: all) out of the run within one tick; what they had become is kept, marked as unfinished.
@@ -219,9 +221,9 @@ class Engine:
         if cells and waiting + cells > limits.max_open:
             raise InvalidRequest(f"{full}: {waiting:,} pictures are under way. Ask for fewer, or try again in a while.")
 
-    def _made_before(self, recipe: Recipe, exact: bool) -> bool:
+    def _is_made(self, recipe: Recipe, exact: bool, before: float) -> bool:
         facts = self._worker.facts(recipe.model)
-        return facts is not None and self._history.knows(recipe, exact, facts)
+        return facts is not None and self._history.knows(recipe, exact, facts, before)
 
     def _places(self, job: Job, cells: Iterable[int]) -> list[Key]:
         """Where the steps of cells are kept: those of a picture taken from the disk, with the job that made it last."""

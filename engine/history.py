@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import sqlite3
 import threading
 import time
@@ -68,10 +69,10 @@ class History:
         self._run("DELETE FROM pictures WHERE key = ? AND path = ?", (key, rows[0][0]))  # not one remembered meanwhile
         return None
 
-    def knows(self, recipe: Recipe, exact: bool, facts: DeviceFacts) -> bool:
-        """Whether there probably is such a picture; its file is not looked at."""
+    def knows(self, recipe: Recipe, exact: bool, facts: DeviceFacts, before: float = math.inf) -> bool:
+        """Whether there probably is such a picture, made `before` then; its file is not looked at."""
         key = self._key(recipe, exact, facts)
-        return bool(self._run("SELECT 1 FROM pictures WHERE key = ?", (key,)))
+        return bool(self._run("SELECT 1 FROM pictures WHERE key = ? AND made < ?", (key, before)))
 
     def close(self) -> None:
         with self._lock:

@@ -5,11 +5,10 @@ No torch: the denoiser packs its calls with this, and an estimate made before an
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from engine.recipe import Recipe
-from engine.schedulers import scheduler_row
 
 EXACT_ROWS = 8
 """Rows of the fixed batch of exact images: enough for four guided images to share a call."""
@@ -19,6 +18,9 @@ WASTE = 0.25
 
 ADMITTED_A_TICK = 16
 """Building a scheduler takes milliseconds: a large plan must not hold up the images under way."""
+
+Rules = tuple[int, int, bool]
+"""What a Packer packs by: (max_rows, exact_rows, padded)."""
 
 Row = Hashable
 """Names what a row of the network's batch computes: rows of one name are computed once, for all images that need them."""
@@ -92,7 +94,8 @@ class Packer:
             return None
         first = waiting[order[0]]
         peers = [key for key in order if waiting[key].size == first.size and (first.exact or not waiting[key].exact)]
-        most = self._width(first, [waiting[key] for key in peers])
+        wanted = len({row for key in peers for row in waiting[key].rows})
+        most = self.width(first.size, wanted, len(set(first.rows)), first.exact)
         images: list[Hashable] = []
         rows: dict[Row, None] = {}
         for key in peers:
@@ -106,11 +109,16 @@ class Packer:
             self._jobs[owner].took(load.job for load in taken if load.owner == owner)
         return Call(tuple(images), tuple(rows), most if first.exact or self.padded else len(rows))
 
-    def _width(self, first: Load, peers: Sequence[Load]) -> int:
-        if first.exact:
+    @property
+    def rules(self) -> Rules:
+        """What `Packer(*rules)` packs like this one by."""
+        return (self.max_rows, self.exact_rows, self.padded)
+
+    def width(self, size: tuple[int, ...], rows: int, least: int, exact: bool) -> int:
+        """The most rows, padding included, of a call for images of `size` that need so many different rows, its first one `least`."""
+        if exact:
             return self.exact_rows
-        least = len(set(first.rows))
-        wanted = max(min(len({row for one in peers for row in one.rows}), self.max_rows), least)
+        wanted = max(min(rows, self.max_rows), least)
         return choose_bucket(wanted, least) if self.padded else wanted
 
     def _in_turn(self, waiting: Mapping[Hashable, Load]) -> list[Hashable]:
@@ -149,32 +157,6 @@ def first_origin(recipe: Recipe) -> Hashable:
     """
     everything_else = recipe.model_copy(update={"prompt": "", "negative_prompt": "", "style": None, "guidance_scale": 1.0})
     return ("first", everything_else)
-
-
-def simulate(
-    recipes: Sequence[Recipe], packer: Packer, *, exact: bool = False, together: bool = False
-) -> Iterator[tuple[Call, Recipe]]:
-    """The calls that a plan of these recipes takes on an otherwise idle device, with one of the recipes in each."""
-    left = {i: scheduler_row(recipe.scheduler).calls(recipe.steps) for i, recipe in enumerate(recipes)}
-    done = dict.fromkeys(left, 0)
-    waiting = list(left)
-    loads: dict[int, Load] = {}  # of the images under way
-    while waiting or loads:
-        for i in waiting[:ADMITTED_A_TICK]:
-            loads[i] = load_of(recipes[i], i, 0, exact=exact, together=together)
-        del waiting[:ADMITTED_A_TICK]
-        call = packer.pick(loads)
-        if call is None:
-            return
-        yield call, recipes[call.images[0]]
-        for i in call.images:
-            done[i] += 1
-            if done[i] == left[i]:
-                del loads[i]
-            elif done[i] == 1:
-                loads[i] = load_of(recipes[i], i, 1, exact=exact, together=together)
-            elif together:
-                loads[i] = replace(loads[i], behind=done[i])
 
 
 def load_of(

@@ -133,6 +133,11 @@ class Plan:
             return ""
         return (recipe.prompt if "style" in put else recipe.full_prompt) or "no prompt"
 
+    def beyond(self, old: Plan) -> Plan:
+        """Of a plan that `old` has grown to, the new cells."""
+        known = {cell.index for cell in old.cells}
+        return replace(self, cells=tuple(cell for cell in self.cells if cell.index not in known))
+
     def grown_to(self, new: Plan) -> Plan | None:
         """`new` with this plan's indexes for the recipes that both have, and the next free ones for the others.
 

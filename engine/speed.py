@@ -8,7 +8,7 @@ from __future__ import annotations
 import statistics
 import threading
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -69,10 +69,10 @@ class Speed:
             size = min(sizes, key=lambda known: abs(known - pixels))
             return statistics.median(sizes[size]) * pixels / size
 
-    def total(self, calls: Iterable[tuple[str, int, int]]) -> float | None:
-        """Seconds of (model, pixels, width) calls together; None when a model was not measured."""
-        seconds = [self.of_call(*call) for call in calls]
-        return None if None in seconds else float(sum(filter(None, seconds)))
+    def total(self, calls: Mapping[tuple[str, int, int], int]) -> float | None:
+        """Seconds of so many calls of each (model, pixels, width) together; None when a model was not measured."""
+        seconds = {call: self.of_call(*call) for call in calls}
+        return None if None in seconds.values() else float(sum(times * (seconds[call] or 0) for call, times in calls.items()))
 
 
 def seconds_shown(seconds: float) -> str:

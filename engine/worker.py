@@ -145,8 +145,7 @@ class Worker:
         """A packer like the one that this model's calls are, or would be, packed with. From any thread."""
         device = self._device
         if device is not None and device.model == spec.name:
-            used = device.packer
-            return Packer(used.max_rows, used.exact_rows, used.padded)
+            return Packer(*device.packer.rules)
         kind = device.kind if device is not None else "cpu"
         return Packer(spec.rows_on(kind), padded=kind == "cuda")
 

@@ -20,7 +20,7 @@ from engine.schedulers import scheduler_row
 from engine.speed import Estimate, seconds_shown
 from ui.axes import NAMES, AxisPickers, axis_line, longer_line
 from ui.controls import Advice, Controls, Request, hint, hint_value
-from ui.handlers import QUIET, TOLD, known_visitor
+from ui.handlers import QUIET, TOLD, Newest, known_visitor
 from ui.live import LiveSheet
 from ui.takeaway import Takeaway
 from ui.view import counted
@@ -86,6 +86,7 @@ class CompareTab:
         """The axes and the sheet."""
         self.shown = gr.State("")  # the id of the job whose sheet is shown
         self.asked = gr.State(None)  # the grid as it was written, before seeds were drawn
+        self.newest = gr.State(Newest())  # among all that the line below the axes is asked for
         with gr.Column(elem_id="axes"):
             self.pickers.build(OPENS_WITH)
             with gr.Row(elem_id="axes-more"):
@@ -138,7 +139,7 @@ class CompareTab:
 
     @property
     def _inputs(self) -> list[Any]:
-        return [self.visitor, self.shown, self.asked, *self._wishes]
+        return [self.newest, self.visitor, self.shown, self.asked, *self._wishes]
 
     @property
     def _everything(self) -> list[Any]:
@@ -151,29 +152,34 @@ class CompareTab:
 
     # Handlers. Each takes widget values and returns widget updates.
 
-    def _start(self, visitor: str, shown: str, asked: Any, *values: Any) -> dict[Any, Any]:
-        visitor = known_visitor(visitor)
+    def _start(self, newest: Newest, visitor: str, shown: str, asked: Any, *values: Any) -> dict[Any, Any]:
+        newest.ask()
+        visitor, pressed = known_visitor(visitor), time.time()
         try:
             wish = self._read(values)
-            job, plan = self._planned(visitor, shown, asked, wish)
-            told = cost_line(plan, self._cost(job, plan, wish), growing=job is not None)
-            if job is not None:
-                self.engine.extend(job, plan)
-            else:
-                job = self.engine.submit(plan, visitor, wish.request.previews, reuse=not wish.anew, together=wish.together)
+            before, plan = self._planned(visitor, shown, asked, wish)
+            new = plan.beyond(before.plan) if before else plan
+            if before is not None:
+                self.engine.extend(before, plan)
+            job = before or self.engine.submit(plan, visitor, wish.request.previews, reuse=not wish.anew, together=wish.together)
         except EngineError as error:
             return {self.cost: hint_value((str(error), "warning")), self.visitor: visitor}
+        cost = self.engine.estimate(new, reuse=job.reuse, together=job.together, before=pressed)
         seed = {self.controls.fields["seed"]: plan.grid.recipe.seed, self.visitor: visitor}
-        return {**self._opened(visitor, job, wish.grid), **seed, self.cost: hint_value(told)}
+        told = hint_value(cost_line(plan, cost, growing=before is not None))
+        return {**self._opened(visitor, job, wish.grid), **seed, self.cost: told}
 
-    def _estimate(self, visitor: str, shown: str, asked: Any, *values: Any) -> dict[str, str]:
-        """What pressing Compare would do and cost, or what is wrong with the axes."""
+    def _estimate(self, newest: Newest, visitor: str, shown: str, asked: Any, *values: Any) -> dict[str, Any]:
+        """What pressing Compare would do and cost, or what is wrong with the axes; nothing once something newer was asked."""
+        still = newest.ask()
         try:
             wish = self._read(values)
             job, plan = self._planned(visitor, shown, asked, wish)
-            return hint_value(cost_line(plan, self._cost(job, plan, wish), growing=job is not None))
+            new, reuse, together = (plan.beyond(job.plan), job.reuse, job.together) if job else (plan, not wish.anew, wish.together)
+            told = cost_line(plan, self.engine.estimate(new, reuse=reuse, together=together), growing=job is not None)
         except EngineError as error:
-            return hint_value((str(error), "warning"))
+            told = (str(error), "warning")
+        return hint_value(told) if still() else gr.skip()
 
     def _act(self, visitor: str, shown: str, asked: Any, event: gr.EventData) -> dict[Any, Any]:
         """What the sheet's script tells: it runs or has ended, a cell was chosen to go on from, values were added."""
@@ -270,9 +276,6 @@ class CompareTab:
         lines = {name: getattr(resolved, name) for name in NAMES if getattr(before, name) == getattr(wish.grid, name)}
         drawn = {"seed": resolved.recipe.seed} if wish.request.random else {}
         return wish.grid.model_copy(update={**lines, "recipe": wish.grid.recipe.replace(**drawn)})
-
-    def _cost(self, job: Job | None, plan: Plan, wish: Wish) -> Estimate:
-        return self.engine.estimate(plan, job, reuse=not wish.anew, together=wish.together)
 
     def _opened(self, visitor: str, job: Job, asked: Grid) -> dict[Any, Any]:
         return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from itertools import product
 from pathlib import Path
 
@@ -17,11 +18,12 @@ from engine.errors import EngineError, InvalidRequest, ModelUnavailable, SpoiltP
 from engine.events import Failed, Finished, Notice, Preview
 from engine.job import Job
 from engine.metadata import read_picture
-from engine.packing import Packer, simulate
+from engine.packing import Packer
 from engine.plan import Cell, Plan, plan_images
 from engine.previewing import PreviewOptions
 from tests.engine.test_worker import at_step, ends, files, kinds, notices, plan_of, plan_of_models, running, wait_for
 from tests.fake_device import FakeDevice
+from tests.plain_packing import calls_one_by_one
 
 
 @pytest.fixture
@@ -280,6 +282,15 @@ def test_an_estimate_counts_what_is_on_disk_already(engine, device):
     assert (exact.cells, exact.reused, exact.calls, exact.rows) == (2, 0, 4, 32)
 
 
+def test_an_estimate_made_after_the_start_says_what_it_would_have_said_before(engine):
+    plan, begun = plan_of(engine, 3), time.time()
+    told = engine.estimate(plan)
+    ends(engine.submit(plan, reuse=True))
+    assert engine.estimate(plan).reused == 3
+    after = engine.estimate(plan, before=begun)
+    assert (after.cells, after.reused, after.calls, after.rows) == (told.cells, 0, told.calls, told.rows)
+
+
 def test_what_is_to_be_made_anew_costs_as_if_it_were_not_there(engine):
     ends(engine.submit(plan_of(engine, 2)))
     estimate = engine.estimate(plan_of(engine, 2), reuse=False)
@@ -293,9 +304,9 @@ def test_growing_a_job_is_estimated_in_its_own_way_of_developing(engine, monkeyp
     first, *others = (Cell(i, plan_of(engine, seed=i, steps=steps).cells[0].recipe) for i, steps in enumerate((1, 2, 9, 9, 9)))
     job = engine.submit(Plan((first,)), together=together)
     ends(job)
-    for given in (False, True):
-        assert engine.estimate(Plan((first, *others)), job, together=given).calls == calls
-    assert engine.estimate(Plan(tuple(others)), together=together).calls == calls
+    new = Plan((first, *others)).beyond(job.plan)
+    assert new.cells == tuple(others)
+    assert engine.estimate(new, together=job.together).calls == calls
 
 
 def test_growing_a_job_is_estimated_by_its_new_cells_and_its_own_reuse(engine, device):
@@ -303,7 +314,7 @@ def test_growing_a_job_is_estimated_by_its_new_cells_and_its_own_reuse(engine, d
     for reuse, counts in ((True, (1, 1)), (False, (2, 0))):
         job = engine.submit(plan_of(engine, 2), reuse=reuse)
         ends(job)
-        estimate = engine.estimate(plan_of(engine, 4), job)
+        estimate = engine.estimate(plan_of(engine, 4).beyond(job.plan), reuse=job.reuse)
         assert (estimate.cells, estimate.reused) == counts
 
 
@@ -649,7 +660,7 @@ def test_an_estimate_is_what_a_run_then_takes(real, torch_device, exact, togethe
 
 def test_an_exact_cell_of_a_grid_is_the_picture_that_it_is_alone(real):
     plan = grid(real, exact=True, seed=(31,), steps=(2,), guidance_scale=(1, 3, 9), prompt=("a cat", "an owl", ""))
-    first, _ = next(simulate([cell.recipe for cell in plan.cells], Packer(), exact=True))
+    first, _ = next(calls_one_by_one([cell.recipe for cell in plan.cells], Packer(), exact=True))
     assert (len(first.images), len(first.rows)) == (9, 4)  # all show the network the same noise
     among = [end.made.sha256 for _, end in sorted(ends(real.submit(plan)).items())]
     alone = [ends(real.submit(Plan((cell,), exact=True)))[cell.index].made.sha256 for cell in plan.cells]

@@ -1,23 +1,15 @@
-"""Packing: who shares a call, and what a plan costs before anything runs."""
+"""Packing: who shares a call."""
 
 from __future__ import annotations
 
-from itertools import product
-
 import pytest
 
-from engine.packing import ADMITTED_A_TICK, Load, Packer, choose_bucket, first_origin, load_of, row_names, simulate
+from engine.packing import Load, Packer, choose_bucket, first_origin, load_of, row_names
 from engine.recipe import Recipe, Style
 
 
 def image(seed: int = 0, **changes) -> Recipe:
     return Recipe(**{"seed": seed, "steps": 3, "scheduler": "Euler", "guidance_scale": 5, "width": 64, "height": 64, **changes})
-
-
-def cost(recipes: list[Recipe], *, exact: bool = False, **options) -> tuple[int, int]:
-    """(calls, rows with padding)."""
-    widths = [call.width for call, _ in simulate(recipes, Packer(**options), exact=exact)]
-    return len(widths), sum(widths)
 
 
 @pytest.mark.parametrize(
@@ -39,7 +31,6 @@ def test_an_origin_that_is_given_counts_whatever_it_is() -> None:
 
 def test_nothing_waits_and_there_is_no_call() -> None:
     assert Packer().pick({}) is None
-    assert list(simulate([], Packer())) == []
 
 
 def test_rows_of_one_name_are_computed_once() -> None:
@@ -107,23 +98,3 @@ def test_images_begin_alike_whatever_their_words_and_guidance(changes) -> None:
 @pytest.mark.parametrize("changes", [{"seed": 1}, {"scheduler": "DDIM"}, {"steps": 4}, {"width": 72}, {"model": "other"}])
 def test_images_begin_differently(changes) -> None:
     assert first_origin(image()) != first_origin(image(**changes))
-
-
-def test_a_grid_of_seeds_and_scales_shares_its_first_call() -> None:
-    recipes = [image(seed, guidance_scale=scale, prompt="an owl") for seed, scale in product(range(3), (1, 5, 9))]
-    # First call: one unconditional and one conditional row a seed. Then 1 + 2 + 2 rows a seed.
-    assert cost(recipes, max_rows=32) == (3, 3 * 2 + 2 * 15)
-
-
-def test_more_images_than_are_admitted_at_once_join_a_tick_later() -> None:
-    recipes = [image(seed, steps=2) for seed in range(ADMITTED_A_TICK + 1)]
-    assert [call.width for call, _ in simulate(recipes, Packer(max_rows=64))] == [32, 34, 2]
-
-
-def test_exact_calls_have_one_width() -> None:
-    assert cost([image(seed, steps=2) for seed in range(5)], exact=True) == (4, 32)
-
-
-def test_a_simulated_call_names_a_recipe_that_is_in_it() -> None:
-    small, large = image(0, steps=1), image(1, steps=1, width=96)
-    assert [recipe for _, recipe in simulate([small, large], Packer())] == [small, large]

@@ -82,9 +82,9 @@ def test_pictures_go_by_their_pixels_too() -> None:
 
 def test_calls_together() -> None:
     speed = measured((2, 1.0), (4, 2.0))
-    assert speed.total([("it", PIXELS, 2), ("it", PIXELS, 4), ("it", PIXELS, 3)]) == pytest.approx(4.5)
-    assert speed.total([]) == 0.0
-    assert speed.total([("it", PIXELS, 2), ("other", PIXELS, 2)]) is None
+    assert speed.total({("it", PIXELS, 2): 1, ("it", PIXELS, 4): 3, ("it", PIXELS, 3): 1}) == pytest.approx(8.5)
+    assert speed.total({}) == 0.0
+    assert speed.total({("it", PIXELS, 2): 1, ("other", PIXELS, 2): 1}) is None
 
 
 def test_it_is_told_and_asked_from_many_threads() -> None:

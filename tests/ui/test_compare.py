@@ -6,6 +6,7 @@ import re
 import time
 from typing import Any
 
+import gradio as gr
 import httpx
 import pytest
 
@@ -690,6 +691,36 @@ def test_a_sheet_that_would_grow_says_by_how_much(ann, grids, engine, job):
     assert len(job.plan.cells) == 4
     ann.compare()
     assert ann.cost[0] == line
+
+
+def test_compare_starts_first_and_estimates_then(ann, engine, monkeypatch):
+    estimate, begun = engine.estimate, []
+    monkeypatch.setattr(engine, "estimate", lambda *given, **way: begun.append(len(engine.jobs(ANN))) or estimate(*given, **way))
+    ann.compare(**CFG_BY_SEED)
+    ann.compare(x=("cfg", "2, 5, 9"))
+    ann.compare(x=("cfg", "3"))
+    assert begun == [1, 1, 2], "the second press lets the first one's sheet grow"
+
+
+def test_an_estimate_that_is_overtaken_says_nothing(ann, grids, engine, monkeypatch):
+    """Each press of a key asks anew, and what was asked first may be answered last."""
+    ann.set(**CFG_BY_SEED)
+    estimate, meanwhile = engine.estimate, [lambda: ann.fill(grids.pickers.values["x"], "2, 5, 9"), lambda: ann.compare()]
+    lines = []
+
+    def overtaken(*given: Any, **way: Any) -> Estimate:
+        cost = estimate(*given, **way)
+        if meanwhile:
+            meanwhile.pop(0)()
+            lines.append(ann.cost[0])
+        return cost
+
+    monkeypatch.setattr(engine, "estimate", overtaken)
+    answer = ann.fill(grids.anew, True)
+    assert answer[grids.cost] == gr.skip()
+    assert ann.cost[0] == lines[-1]
+    assert ann.cost[0].startswith("3 x 2 = 6 cells · ")
+    assert meanwhile == []
 
 
 @pytest.mark.parametrize(

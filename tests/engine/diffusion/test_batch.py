@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import product
 
 import pytest
 import torch
 
 from engine.diffusion.denoiser import Denoiser
-from engine.packing import Packer, simulate
+from engine.forecast import count_calls
+from engine.packing import Packer
 from engine.recipe import Recipe
+from tests.plain_packing import calls_one_by_one
 from tests.tiny import SIZE
 
 ROUNDING = 1e-3
@@ -145,18 +148,30 @@ def grid_recipes(model_recipe) -> dict[int, Recipe]:
     }
 
 
-@pytest.mark.parametrize("exact", [False, True])
-def test_a_grid_of_seeds_and_schedulers_costs_what_the_packing_says(tiny_family, exact):
+@pytest.mark.parametrize("max_rows", [2, 5, 8, 32])
+@pytest.mark.parametrize(("exact", "together", "padded"), [(0, 0, 0), (0, 1, 0), (1, 0, 0), (1, 1, 0), (0, 0, 1), (0, 1, 1)])
+def test_a_grid_of_seeds_and_schedulers_costs_what_is_forecast(tiny_family, max_rows, exact, together, padded):
+    recipes = grid_recipes(tiny_recipe)
+    packing = {"max_rows": max_rows, "padded": bool(padded)}
+    denoiser = Denoiser(tiny_family, **packing)
+    for key, recipe in recipes.items():
+        denoiser.admit(key, recipe, exact=bool(exact), together=bool(together))
+    widths = []
+    while denoiser.tick():
+        widths.append(denoiser.width)
+    asked = list(recipes.values()), Packer(**packing)
+    assert [call.width for call, _ in calls_one_by_one(*asked, exact=bool(exact), together=bool(together))] == widths
+    assert count_calls(*asked, exact=bool(exact), together=bool(together)) == Counter((SIZE * SIZE, width) for width in widths)
+
+
+def test_a_grid_of_seeds_and_schedulers_takes_as_many_calls_as_its_longest_image(tiny_family):
     recipes = grid_recipes(tiny_recipe)
     denoiser = Denoiser(tiny_family, max_rows=32)
-    finish(denoiser, {key: denoiser.admit(key, recipe, exact=exact) for key, recipe in recipes.items()})
-    said = [call.width for call, _ in simulate(list(recipes.values()), Packer(max_rows=32), exact=exact)]
-    assert (denoiser.calls, denoiser.rows_run) == (len(said), sum(said))
-    one_by_one = [simulate([recipe], Packer()) for recipe in recipes.values()]
-    assert sum(len(list(calls)) for calls in one_by_one) == 4 * (3 + 5 + 3 + 5)
-    if not exact:
-        # The longest image has 5 steps: 5 calls, of 4 seeds x (1 + 2 + 2 + 2) rows while all four schedulers run.
-        assert said == [28, 28, 28, 16, 16]
+    finish(denoiser, {key: denoiser.admit(key, recipe) for key, recipe in recipes.items()})
+    # The longest image has 5 steps: 5 calls, of 4 seeds x (1 + 2 + 2 + 2) rows while all four schedulers run.
+    assert (denoiser.calls, denoiser.rows_run) == (5, 28 + 28 + 28 + 16 + 16)
+    one_by_one = [count_calls([recipe], Packer()) for recipe in recipes.values()]
+    assert sum(calls.total() for calls in one_by_one) == 4 * (3 + 5 + 3 + 5)
 
 
 def test_the_first_call_is_shared_where_it_is_equal(tiny_family):
