@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import numpy
 import torch
 from diffusers import StableDiffusionPipeline
@@ -16,7 +17,6 @@ from diffusers.utils import logging as diffusers_logging
 from PIL import Image
 
 from engine.catalog import ModelSpec
-from engine.diffusion import schedule
 from engine.diffusion.denoiser import Denoiser
 from engine.diffusion.device import TorchDevice
 from engine.diffusion.loading import pick_device, pick_dtype
@@ -26,6 +26,7 @@ from engine.local import open_catalog
 from engine.plan import Plan
 from engine.previewing import PreviewOptions
 from engine.recipe import Recipe
+from engine.schedulers import scheduler_row
 
 
 @dataclass(frozen=True)
@@ -149,8 +150,8 @@ class Peer:
             safety_checker=None, requires_safety_checker=False,
         ).to(device)  # fmt: skip
         self.pipe.set_progress_bar_config(disable=True)
-        config = dict(self.pipe.scheduler.config)
-        self.pipe.scheduler = schedule.build(spec.scheduler, config, spec.steps, 0)
+        row = scheduler_row(spec.scheduler)
+        self.pipe.scheduler = getattr(diffusers, row.class_name).from_config(self.pipe.scheduler.config, **row.options)
         self._folder = folder
         self._folder.mkdir(parents=True, exist_ok=True)
 

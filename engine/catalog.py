@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from engine.errors import InvalidRequest, ModelUnavailable
 from engine.recipe import SIZE_MULTIPLE, Recipe, Style
-from engine.schedulers import DEFAULT_SCHEDULER
+from engine.schedulers import DEFAULT_SCHEDULER, own_scheduler
 
 FAMILY_OF_PIPELINE = {"StableDiffusionPipeline": "sd"}
 """diffusers' pipeline class, as model_index.json names it -> our family."""
@@ -126,18 +126,27 @@ class Catalog:
 
 
 def local_model(folder: Path) -> ModelSpec:
-    """A catalog entry for a diffusers folder on this machine. Raises ModelUnavailable with what is wrong with it."""
+    """A catalog entry for a diffusers folder on this machine, which starts on the scheduler that the model was saved with.
+
+    Raises ModelUnavailable with what is wrong with it.
+    """
     folder = folder.expanduser().resolve()
     if not folder.is_dir():
         raise ModelUnavailable(f"There is no folder {folder}: give the folder of a model saved by diffusers.")
     try:
-        kind = str(_read_json(folder / "model_index.json").get("_class_name", "nothing"))
+        index = _read_json(folder / "model_index.json")
+        kind = str(index.get("_class_name", "nothing"))
         if kind not in FAMILY_OF_PIPELINE:
             raise ModelUnavailable(f"{folder} holds a {kind[:80]}; only {', '.join(FAMILY_OF_PIPELINE)} can be run for now.")
         size = _read_json(folder / "unet" / "config.json").get("sample_size", 64)
         blocks = _read_json(folder / "vae" / "config.json").get("block_out_channels", [0] * 4)
         native = (size if isinstance(size, int) else max(size)) * 2 ** (len(blocks) - 1)
-        return ModelSpec(name=folder.name, title=folder.name, source=str(folder), family=FAMILY_OF_PIPELINE[kind], native_size=native)
+        saved = _read_json(folder / "scheduler" / "scheduler_config.json")
+        _, saved["_class_name"] = index.get("scheduler") or (None, saved.get("_class_name"))  # what diffusers loads
+        return ModelSpec(
+            name=folder.name, title=folder.name, source=str(folder), family=FAMILY_OF_PIPELINE[kind],
+            native_size=native, scheduler=own_scheduler(saved) or DEFAULT_SCHEDULER,
+        )  # fmt: skip
     except FileNotFoundError as error:
         missing = Path(error.filename).relative_to(folder)
         raise ModelUnavailable(f"{folder} is no diffusers model folder: it has no {missing}.") from None

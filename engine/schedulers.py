@@ -104,7 +104,8 @@ _ROWS = (
     _row("DPM2 a Karras", "KDPM2AncestralDiscreteScheduler", _KARRAS, noise="generator", **_SECOND_ORDER),
     _row("DDIM", "DDIMScheduler", _UNCLIPPED, noise="generator", hint="the classic; steady with few steps"),
     _row("DDPM", "DDPMScheduler", _UNCLIPPED, noise="generator", hint="wants many steps"),
-    # skip_prk_steps: Stable Diffusion's own setting; the Runge-Kutta warm-up is for the unconditional models.
+    # skip_prk_steps, whatever a model's file says: A1111's PLMS is without the Runge-Kutta warm-up too, and so is Stable
+    # Diffusion's own config. diffusers alone makes that warm-up (nine calls more) with a file that does not name the option.
     _row(
         "PNDM", "PNDMScheduler", {"skip_prk_steps": True}, sampler="PLMS",
         warm_up=1, hint="the scheduler of Stable Diffusion's first release",
@@ -114,13 +115,40 @@ _ROWS = (
     _row("DEIS", "DEISMultistepScheduler"),
     _row("SA-Solver", "SASolverScheduler", noise="generator"),
     # 50: original_inference_steps of diffusers' LCMScheduler and TCDScheduler.
-    _row("LCM", "LCMScheduler", _UNCLIPPED, noise="generator", max_steps=50, hint=_DISTILLED),
+    _row("LCM", "LCMScheduler", noise="generator", max_steps=50, hint=_DISTILLED),
     # eta 0: what diffusers' StableDiffusionPipeline hands to every scheduler that takes an eta.
-    _row("TCD", "TCDScheduler", _UNCLIPPED, step_options={"eta": 0.0}, noise="generator", max_steps=50, hint=_DISTILLED),
+    _row("TCD", "TCDScheduler", step_options={"eta": 0.0}, noise="generator", max_steps=50, hint=_DISTILLED),
 )
 
 SCHEDULERS: Mapping[str, SchedulerRow] = {row.name: row for row in _ROWS}
 DEFAULT_SCHEDULER = "DPM++ 2M Karras"
+
+_SIGMAS = {"use_karras_sigmas": False, "use_exponential_sigmas": False, "use_beta_sigmas": False}
+_FLOW_TOO = {**_SIGMAS, "use_flow_sigmas": False}
+_RULE_OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    "DPMSolverMultistepScheduler": {**_FLOW_TOO, "use_lu_lambdas": False, "algorithm_type": "dpmsolver++", "solver_order": 2},
+    "DPMSolverSinglestepScheduler": {**_FLOW_TOO, "algorithm_type": "dpmsolver++", "solver_order": 2},
+    "UniPCMultistepScheduler": {**_FLOW_TOO, "solver_order": 2}, "DEISMultistepScheduler": {**_FLOW_TOO, "solver_order": 2},
+    "SASolverScheduler": _FLOW_TOO, "DPMSolverSDEScheduler": _SIGMAS, "EulerDiscreteScheduler": _SIGMAS,
+    "HeunDiscreteScheduler": _SIGMAS, "LMSDiscreteScheduler": _SIGMAS, "KDPM2DiscreteScheduler": _SIGMAS,
+    "KDPM2AncestralDiscreteScheduler": _SIGMAS,
+}  # fmt: skip
+"""The options that make another rule of one of diffusers' classes, with its defaults; classes not named have none."""
+
+
+def own_scheduler(config: Mapping[str, Any]) -> str | None:
+    """The row of the rule that a scheduler_config.json was saved with; None where the table has no such row.
+
+    That it was saved with a class' finer options (final_sigmas_type, euler_at_final, ...) does not make another rule of it.
+    """
+    kind = config.get("_class_name")
+    for row in _ROWS:
+        options = _RULE_OPTIONS.get(row.class_name, {})
+        if row.class_name == kind and all(
+            config.get(option, default) == row.options.get(option, default) for option, default in options.items()
+        ):
+            return row.name if row.name in available_schedulers() else None
+    return None
 
 
 def available_schedulers() -> list[str]:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import torch
-from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from engine.diffusion.families import StableDiffusion
 from tests.conftest import STARTER
+from tests.engine.diffusion.rules import loaded, read_config
 
 SIZE = 32
 """Pixels: 16 x 16 latents at f=2."""
 
+CONFIG_OF = {"epsilon": "sd15", "v_prediction": "sd21"}
+"""The scheduler_config.json of a model that predicts so."""
+
 
 def make_pipeline(prediction_type: str = "epsilon") -> StableDiffusionPipeline:
-    """The scheduler config is Stable Diffusion 1.5's own; the tokenizer the embedded model's."""
+    """The scheduler is read from a file that Stable Diffusion was published with; the tokenizer is the embedded model's."""
     torch.manual_seed(0)
     tokenizer = CLIPTokenizer.from_pretrained(STARTER / "tokenizer")
     text_encoder = CLIPTextModel(
@@ -33,10 +37,7 @@ def make_pipeline(prediction_type: str = "epsilon") -> StableDiffusionPipeline:
         block_out_channels=(8, 16), in_channels=3, out_channels=3, latent_channels=4, norm_num_groups=8,
         down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2, sample_size=SIZE,
     )  # fmt: skip
-    scheduler = PNDMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", num_train_timesteps=1000,
-        set_alpha_to_one=False, skip_prk_steps=True, steps_offset=1, prediction_type=prediction_type,
-    )  # fmt: skip
+    scheduler = loaded(read_config(CONFIG_OF[prediction_type]))
     pipeline = StableDiffusionPipeline(
         vae, text_encoder.eval(), tokenizer, unet.eval(), scheduler, None, None, requires_safety_checker=False
     )

@@ -58,10 +58,7 @@ class Denoiser:
         row = scheduler_row(recipe.scheduler)
         if recipe.steps > row.max_steps:
             raise InvalidRequest(f"{row.name} takes at most {row.max_steps} steps; it was {recipe.steps}.")
-        try:
-            scheduler = schedule.build(row.name, self.family.scheduler_config, recipe.steps, recipe.seed)
-        except (ValueError, IndexError, ImportError) as error:
-            raise InvalidRequest(f"{row.name} cannot run {recipe.steps} steps of this model: {error}") from error
+        scheduler = schedule.build(row.name, self.family.scheduler_config, recipe.steps, recipe.seed)
         generator = noise.generator_for(recipe.seed)
         start = self._start(recipe, latents, generator)
         prompt = self.family.encode(recipe.full_prompt, recipe.clip_skip)

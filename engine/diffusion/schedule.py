@@ -9,24 +9,52 @@ from typing import Any
 import diffusers
 import torch
 
+from engine.errors import InvalidRequest
 from engine.schedulers import scheduler_row
+
+OF_THE_MODEL = frozenset({
+    # The noise that the network was trained to take away, and what it predicts of it.
+    "num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "rescale_betas_zero_snr", "prediction_type",
+    # At which of its training steps it is asked, and the alpha at which a run ends.
+    "timestep_spacing", "steps_offset", "set_alpha_to_one",
+    # Where the steep beginning of a cosine schedule is cut off, which the multistep rules do not bear.
+    "lambda_min_clipped",
+    # The range that its x0 was held to in training.
+    "thresholding", "dynamic_thresholding_ratio", "sample_max_value",
+    # What a distilled network was distilled from, and the boundary condition that it was taught with.
+    "original_inference_steps", "timestep_scaling",
+})  # fmt: skip
+"""The keys of a model's scheduler config that describe the model, whatever rule it is drawn by.
+
+All others (algorithm_type, solver_order, use_karras_sigmas, final_sigmas_type, ...) describe the rule that its makers saved it
+with: taken over, "Euler" would be another rule with each model. A row of SCHEDULERS says them, else diffusers' defaults hold.
+"""
+
+LEAST_SIGNAL = 2**-12
+"""sqrt of the alpha that diffusers' Euler, DPM++ and UniPC schedulers put for 0 under rescale_betas_zero_snr."""
 
 
 def build(name: str, config: Mapping[str, Any], steps: int, seed: int) -> Any:
     """A fresh scheduler of that name, set to `steps`, from the model's own scheduler config.
 
+    It is the one that diffusers' `from_config(pipeline.scheduler.config, **options of the row)` gives, but for the saved
+    rule's options: keys that the model's file never named (`_use_default_values`) take the row's class' own defaults.
     Fresh, because all of diffusers' schedulers keep state between steps. Its timesteps and sigmas stay on the CPU,
     where reading one does not wait for a GPU's queue. `seed` reaches those that draw
-    their noise from a seed of their own. Raises ValueError where diffusers refuses the combination.
+    their noise from a seed of their own. Raises InvalidRequest where diffusers refuses the combination.
     """
     row = scheduler_row(name)
-    options = dict(row.options)
+    kind = getattr(diffusers, row.class_name)
+    known = OF_THE_MODEL.intersection(inspect.signature(kind.__init__).parameters).difference(config.get("_use_default_values", ()))
+    options = {**{key: config[key] for key in known if key in config}, **row.options}
     if row.noise == "seed":
         options["noise_sampler_seed"] = seed
-    kind = getattr(diffusers, row.class_name)
-    known = inspect.signature(kind.__init__).parameters  # from_config logs a warning for every other key
-    scheduler = kind.from_config({key: value for key, value in config.items() if key in known}, **options)
-    scheduler.set_timesteps(steps, device="cpu")
+    try:
+        scheduler = kind(**options)
+        scheduler.set_timesteps(steps, device="cpu")
+    except Exception as error:  # whatever diffusers' own code says to this config and number of steps
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise InvalidRequest(f"{row.name} cannot run {steps} steps of this model: {reason}") from error
     return scheduler
 
 
@@ -36,13 +64,14 @@ def predict_x0(scheduler: Any, prediction: torch.Tensor, timestep: torch.Tensor,
     `prediction` is the guided output, `model_input` what the network was shown (after `scale_model_input`),
     `timestep` may be fractional. All of diffusers' epsilon and v-prediction schedulers show the network
     x = sqrt(a) x0 + sqrt(1 - a) eps with a = alphas_cumprod[t] (variance preserving; DDPM, arXiv:2006.11239
-    eq. 4), so that one formula serves them all; v is arXiv:2202.00512's.
+    eq. 4), so that one formula serves them all; v is arXiv:2202.00512's. Where zero SNR leaves no signal, epsilon tells
+    nothing of x0: its signal is held above LEAST_SIGNAL, so that the preview is a rough number and not NaN.
     """
     alpha = alpha_cumprod_at(scheduler.alphas_cumprod, float(timestep))
     signal, noise = alpha**0.5, (1 - alpha) ** 0.5
     kind = scheduler.config.prediction_type
     if kind == "epsilon":
-        return (model_input - noise * prediction) / signal
+        return (model_input - noise * prediction) / max(signal, LEAST_SIGNAL)
     if kind == "v_prediction":
         return signal * model_input - noise * prediction
     raise ValueError(f"prediction type {kind!r} is not epsilon or v_prediction")

@@ -10,19 +10,21 @@ import pytest
 from engine.catalog import Catalog, Limits, ModelSpec, load_styles, local_model
 from engine.errors import InvalidRequest, ModelUnavailable
 from engine.recipe import Recipe, make_recipe
-from engine.schedulers import SCHEDULERS
+from engine.schedulers import DEFAULT_SCHEDULER, SCHEDULERS
 from tests.conftest import ROOT, STARTER
 
 GOOD = {
     "model_index.json": {"_class_name": "StableDiffusionPipeline"},
     "unet/config.json": {"sample_size": 64},
     "vae/config.json": {"block_out_channels": [128, 256, 512, 512]},
+    "scheduler/scheduler_config.json": {"_class_name": "PNDMScheduler", "skip_prk_steps": True},
 }
 
 
 def model_folder(folder: Path, **files: Any) -> Path:
-    """A diffusers folder of configs only. `index`, `unet`, `vae`: another content (text is written as it is), None for no file."""
-    for (name, content), word in zip(GOOD.items(), ("index", "unet", "vae"), strict=True):
+    """A diffusers folder of configs only. `index`, `unet`, `vae`, `scheduler`: another content (text is written as it is),
+    None for no file."""
+    for (name, content), word in zip(GOOD.items(), ("index", "unet", "vae", "scheduler"), strict=True):
         content = files.get(word, content)
         if content is not None:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -134,6 +136,22 @@ def test_the_native_size_follows_from_the_configs(tmp_path: Path, sample_size: A
     assert local_model(folder).native_size == pixels
 
 
+@pytest.mark.parametrize(
+    ("index", "scheduler", "name"),
+    [
+        (None, {"_class_name": "DEISMultistepScheduler"}, "DEIS"),
+        (None, {"_class_name": "DPMSolverMultistepScheduler", "use_karras_sigmas": True}, "DPM++ 2M Karras"),
+        (["diffusers", "EulerDiscreteScheduler"], {"_class_name": "DDIMScheduler", "use_karras_sigmas": True}, "Euler Karras"),
+        (None, {"_class_name": "EDMEulerScheduler"}, DEFAULT_SCHEDULER),
+        (None, {}, DEFAULT_SCHEDULER),
+    ],
+)
+def test_a_folder_starts_on_the_scheduler_it_was_saved_with(tmp_path: Path, index: Any, scheduler: dict, name: str) -> None:
+    """Where the two files differ, on the one that diffusers loads."""
+    folder = model_folder(tmp_path / "m", index={**GOOD["model_index.json"], "scheduler": index}, scheduler=scheduler)
+    assert local_model(folder).recipe().scheduler == name
+
+
 def test_a_relative_folder_becomes_an_absolute_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model_folder(tmp_path / "mine")
     monkeypatch.chdir(tmp_path)
@@ -154,8 +172,11 @@ def test_a_file_is_not_taken_for_a_folder(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("files", "missing"),
-    [({"index": None}, "model_index.json"), ({"unet": None}, "unet/config.json"), ({"vae": None}, "vae/config.json")],
-    ids=["index", "unet", "vae"],
+    [
+        ({"index": None}, "model_index.json"), ({"unet": None}, "unet/config.json"), ({"vae": None}, "vae/config.json"),
+        ({"scheduler": None}, "scheduler/scheduler_config.json"),
+    ],
+    ids=["index", "unet", "vae", "scheduler"],
 )
 def test_a_missing_file_is_named(tmp_path: Path, files: dict[str, None], missing: str) -> None:
     folder = model_folder(tmp_path / "m", **files)
@@ -177,7 +198,7 @@ def test_another_pipeline_class_without_a_unet_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("garbage", ["", "{", "not json", "\x00\x01", '{"_class_name": }'])
-@pytest.mark.parametrize("file", ["index", "unet", "vae"])
+@pytest.mark.parametrize("file", ["index", "unet", "vae", "scheduler"])
 def test_garbage_where_a_config_should_be_is_refused(tmp_path: Path, file: str, garbage: str) -> None:
     folder = model_folder(tmp_path / "m", **{file: garbage})
     with pytest.raises(ModelUnavailable, match="cannot be read as a diffusers model folder"):
@@ -202,8 +223,13 @@ def test_a_config_that_is_no_text_is_refused(tmp_path: Path) -> None:
         {"unet": {"sample_size": None}},
         {"unet": {"sample_size": []}},
         {"vae": {"block_out_channels": 4}},
+        {"scheduler": [1]},
+        {"index": {"_class_name": "StableDiffusionPipeline", "scheduler": "PNDMScheduler"}},
     ],
-    ids=["index-list", "index-null", "index-nested", "class-list", "unet-list", "size-null", "size-empty", "blocks-number"],
+    ids=[
+        "index-list", "index-null", "index-nested", "class-list", "unet-list", "size-null", "size-empty", "blocks-number",
+        "scheduler-list", "scheduler-text",
+    ],
 )
 def test_json_of_another_shape_is_refused(tmp_path: Path, files: dict[str, Any]) -> None:
     with pytest.raises(ModelUnavailable):

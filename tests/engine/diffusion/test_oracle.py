@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
+import numpy
 import pytest
 import torch
-from diffusers import DDPMScheduler
 
-from engine.diffusion import schedule
 from engine.diffusion.denoiser import Denoiser
 from engine.diffusion.trajectory import Trajectory
 from engine.recipe import Recipe
 from engine.schedulers import SCHEDULERS
+from tests.engine.diffusion import rules
 
 pytestmark = pytest.mark.filterwarnings("ignore:Should have ta>=t0:UserWarning")  # torchsde, of float32 rounding
-
-BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000}
-"""Stable Diffusion 1.5's, with the rest of its scheduler config below."""
 
 HALF = 1e-3
 """Rounding of values below 4 to float16, as x0 is kept."""
@@ -40,11 +37,11 @@ class Oracle:
     scale_of_guidance = 4.0
 
     def __init__(self, prediction_type: str):
-        self.scheduler_config = {
-            **BETAS, "prediction_type": prediction_type, "set_alpha_to_one": False, "skip_prk_steps": True, "steps_offset": 1,
-        }  # fmt: skip
+        scheduler = rules.loaded({**rules.read_config("sd15"), "prediction_type": prediction_type})
+        self.scheduler_config = dict(scheduler.config)
         self.x0 = torch.randn(1, 4, 4, 4, generator=torch.Generator().manual_seed(1))
-        self.alphas = DDPMScheduler(**BETAS).alphas_cumprod
+        alphas = scheduler.alphas_cumprod.double().numpy()
+        self.log_sigmas = numpy.log((1 - alphas) / alphas) / 2
 
     def latent_shape(self, recipe: Recipe) -> tuple[int, int, int]:
         return tuple(self.x0.shape[1:])
@@ -53,7 +50,9 @@ class Oracle:
         return {"offset": torch.full((1, 1, 1, 1), 0.5 if text == "unconditional" else 0.0)}
 
     def predict(self, model_input, timesteps, conditioning) -> torch.Tensor:
-        alpha = torch.tensor([schedule.alpha_cumprod_at(self.alphas, float(t)) for t in timesteps], dtype=torch.float64)
+        # Between two training steps as between k-diffusion's (DiscreteSchedule.t_to_sigma): straight in log sigma.
+        sigmas = torch.from_numpy(numpy.exp(numpy.interp(timesteps.numpy(), range(len(self.log_sigmas)), self.log_sigmas)))
+        alpha = 1 / (1 + sigmas**2)
         signal, sigma = alpha.sqrt().view(-1, 1, 1, 1), (1 - alpha).sqrt().view(-1, 1, 1, 1)
         noise = (model_input - signal * self.x0) / sigma
         answer = noise if self.scheduler_config["prediction_type"] == "epsilon" else signal * noise - sigma * self.x0

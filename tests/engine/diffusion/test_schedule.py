@@ -10,13 +10,12 @@ from engine.diffusion.denoiser import Denoiser
 from engine.errors import InvalidRequest
 from engine.recipe import Recipe
 from engine.schedulers import SCHEDULERS
+from tests.engine.diffusion import rules
 from tests.engine.diffusion.test_oracle import Oracle
 
-CONFIG = {
-    "_class_name": "PNDMScheduler", "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
-    "num_train_timesteps": 1000, "set_alpha_to_one": False, "skip_prk_steps": True, "steps_offset": 1,
-}  # fmt: skip
-"""Stable Diffusion 1.5's own."""
+CONFIG = dict(rules.loaded(rules.read_config("sd15")).config)
+
+ZERO_SNR = {"timestep_spacing": "trailing", "rescale_betas_zero_snr": True}
 
 ALPHAS = torch.tensor([0.99, 0.9, 0.5, 0.1])
 
@@ -88,7 +87,7 @@ def test_alpha_between_timesteps_has_the_geometric_mean_of_sigmas(timestep):
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
 @pytest.mark.parametrize("name", ["Euler", "Euler a", "Heun", "DPM2", "DPM2 a", "DDIM", "DDPM", "LMS", "Euler Karras", "Heun Karras"])
 def test_predicted_x0_is_what_the_scheduler_itself_predicts(name, kind):
-    scheduler = schedule.build(name, {**CONFIG, "prediction_type": kind}, 6, seed=1)
+    scheduler = schedule.build(name, {**CONFIG, "prediction_type": kind, "_use_default_values": []}, 6, seed=1)
     draw = torch.Generator().manual_seed(0)
     latents = torch.randn(1, 4, 4, 4, generator=draw) * scheduler.init_noise_sigma
     for timestep in scheduler.timesteps:
@@ -112,7 +111,7 @@ def test_predicted_x0_is_what_multistep_schedulers_remember(name):
 
 
 def test_an_unknown_prediction_type_is_named():
-    scheduler = schedule.build("DDIM", {**CONFIG, "prediction_type": "sample"}, 2, seed=1)
+    scheduler = schedule.build("DDIM", {**CONFIG, "prediction_type": "sample", "_use_default_values": []}, 2, seed=1)
     sample = torch.ones(1, 4, 2, 2)
     with pytest.raises(ValueError, match="'sample' is not epsilon or v_prediction"):
         schedule.predict_x0(scheduler, sample, scheduler.timesteps[0], sample)
@@ -142,8 +141,47 @@ def test_every_row_takes_the_fewest_and_the_most_steps_or_refuses_in_words(steps
                 denoiser.admit(name, recipe)
 
 
-def test_what_diffusers_refuses_becomes_a_sentence():
+@pytest.mark.parametrize(
+    ("name", "config", "reason"),
+    [
+        ("DDIM", {"num_train_timesteps": 10}, "cannot be larger than"),
+        ("Euler", {"beta_schedule": "sigmoid"}, "sigmoid is not implemented"),  # NotImplementedError; DDPM has it
+        ("DPM++ SDE", {"timestep_spacing": "crooked"}, "crooked is not supported"),
+        ("Heun", {"trained_betas": "none"}, "invalid data type"),  # TypeError
+        ("DPM2", {"num_train_timesteps": 10**15}, "."),  # no memory for it
+        ("UniPC", {"num_train_timesteps": 0}, "."),
+    ],
+)
+def test_what_diffusers_refuses_becomes_a_sentence(name, config, reason):
     family = Oracle("epsilon")
-    family.scheduler_config["num_train_timesteps"] = 10
-    with pytest.raises(InvalidRequest, match="DDIM cannot run 20 steps of this model: "):
-        Denoiser(family).admit("it", Recipe(scheduler="DDIM", steps=20))
+    family.scheduler_config.update(config)
+    family.scheduler_config["_use_default_values"] = []
+    denoiser = Denoiser(family)
+    with pytest.raises(InvalidRequest, match=f"^{name.replace('+', '.')} cannot run 20 steps of this model: .*{reason}") as caught:
+        denoiser.admit("it", Recipe(scheduler=name, steps=20))
+    assert "\n" not in str(caught.value)
+    assert len(denoiser) == 0
+
+
+@pytest.mark.parametrize("name", ["Euler", "Euler a"])
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+def test_predicted_x0_under_zero_snr_is_the_schedulers(name, kind):
+    scheduler = schedule.build(name, {**CONFIG, **ZERO_SNR, "prediction_type": kind, "_use_default_values": []}, 6, seed=1)
+    draw = torch.Generator().manual_seed(0)
+    latents = torch.randn(1, 4, 4, 4, generator=draw) * scheduler.init_noise_sigma
+    shown = scheduler.scale_model_input(latents, scheduler.timesteps[0])
+    prediction = torch.randn(1, 4, 4, 4, generator=draw)
+    ours = schedule.predict_x0(scheduler, prediction, scheduler.timesteps[0], shown)
+    assert torch.allclose(ours, scheduler.step(prediction, scheduler.timesteps[0], latents).pred_original_sample, rtol=5e-3, atol=5e-3)
+
+
+@pytest.mark.parametrize("name", ["DDIM", "DDPM", "LCM", "TCD"])
+def test_predicted_x0_is_a_number_where_no_signal_is_left(name):
+    """These keep alphas_cumprod[-1] at 0: their own x0 of an epsilon is infinite there, and of a v it is -v."""
+    sample = torch.linspace(-2, 2, 64).view(1, 4, 4, 4)
+    config = {**CONFIG, **ZERO_SNR, "_use_default_values": []}
+    scheduler = schedule.build(name, config, 4, seed=1)
+    assert scheduler.alphas_cumprod[999] == 0
+    assert torch.isfinite(schedule.predict_x0(scheduler, -sample, torch.tensor(999), sample)).all()
+    scheduler = schedule.build(name, {**config, "prediction_type": "v_prediction"}, 4, seed=1)
+    assert torch.equal(schedule.predict_x0(scheduler, -sample, torch.tensor(999), sample), sample)
