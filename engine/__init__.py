@@ -3,4 +3,4 @@
 Usable without the page and without gradio. Nothing at this level imports torch; engine.diffusion does.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
