@@ -128,7 +128,7 @@ def _texts(name: str, field: str, hint: str, *, keep_empty: bool = False) -> Axi
     title = label(field)
 
     def read(line: str, offer: Offer, recipe: Recipe) -> list[str]:
-        texts = read_texts(line, title, hint, offer.limits.max_images, keep_empty=keep_empty)
+        texts = read_texts(line, title, hint, offer.limits.max_images, keep_empty=keep_empty, by_line=True)
         refuse_repeats(title, texts)
         return texts
 
@@ -167,7 +167,7 @@ def _replace() -> AxisRow:
     title, hint = "Prompt S/R", "cat, dog, red fox"
 
     def read(line: str, offer: Offer, recipe: Recipe) -> list[Replacement]:
-        texts = read_texts(line, title, hint, offer.limits.max_images, keep_empty=True)
+        texts = read_texts(line, title, hint, offer.limits.max_images, keep_empty=True, by_line=True)
         refuse_repeats(title, texts)
         if not texts[0]:
             raise InvalidRequest(f"{title} begins with the word to replace, such as {hint}; it was empty.")
@@ -224,8 +224,8 @@ _ROWS = (
     _numbers("width", "width", "64, 64-128 (+32)", unit=SIZE_MULTIPLE, refines=True),
     _numbers("height", "height", "64, 64-128 (+32)", unit=SIZE_MULTIPLE, refines=True),
     _names("model", "model", "starter, sd15", lambda offer: [model.name for model in offer.catalog]),
-    _texts("prompt", "prompt", '"a cat, sitting", a dog  or  a cat, sitting || a dog'),
-    _texts("negative", "negative_prompt", '"", blurry, "text, letters"', keep_empty=True),
+    _texts("prompt", "prompt", 'a cat, sitting || a dog, or one a line'),
+    _texts("negative", "negative_prompt", '"", blurry, "text, letters", or one a line', keep_empty=True),
     _style(),
     _numbers("clip_skip", "clip_skip", "1-3"),
     _replace(),

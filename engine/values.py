@@ -1,7 +1,8 @@
 """The line a person writes for an axis: "1, 3, 5-9 (+2)" to values and back.
 
-Items are separated by commas, with CSV's quotes round one that holds a comma, or by `||` where the line has one
-outside quotes; line ends separate too. Numbers are decimal throughout: 1-2 (+0.1) gives 1.1, not 1.1000000000000001.
+Items are separated by commas, with CSV's quotes round one that holds a comma or a backslash before it, or by `||` where
+the line has one outside quotes; line ends separate too. Of texts, that are pasted one a line, a line is an item with its
+commas. Numbers are decimal throughout: 1-2 (+0.1) gives 1.1, not 1.1000000000000001.
 """
 
 from __future__ import annotations
@@ -17,10 +18,16 @@ from engine.errors import InvalidRequest
 FINEST = Decimal("0.001")
 """Grain of the decimals that are worked out here (evenly spaced values, midpoints): no eye sees finer, and labels stay short."""
 
-_QUOTED = re.compile(r'[^\S\r\n]*"((?:[^"]|"")*+)"[^\S\r\n]*')
-_COMMA_ITEM, _COMMA = re.compile(r"[^,\r\n]*"), re.compile(r"(?:,\s*)?[\r\n]\s*|,")
-_BAR_ITEM, _BAR = re.compile(r"(?:(?!\|\|)[^\r\n])*"), re.compile(r"(?:\|\|\s*)?[\r\n]\s*|\|\|")
-_ANY_ITEM, _ANY = re.compile(r"(?:(?!\|\|)[^,\r\n])*"), re.compile(r",|[\r\n]|\|\|")
+_END = r"\r\n\v\f\x85\u2028\u2029"
+"""Characters that end a line, as in str.splitlines: word processors and web pages put the last ones on the clipboard."""
+
+_BLANK = rf"[^\S{_END}]*"
+_QUOTED = re.compile(rf'{_BLANK}"((?:[^"]|"")*+)"{_BLANK}')
+_QUOTED_LINE = re.compile(rf"{_QUOTED.pattern}(?:,{_QUOTED.pattern})*+,?{_BLANK}(?=[{_END}]|\|\||$)")
+_COMMA_ITEM, _COMMA = re.compile(rf"(?:\\,|[^,{_END}])*+"), re.compile(rf"(?:,\s*)?[{_END}]\s*|,")
+_BAR_ITEM, _BAR = re.compile(rf"(?:(?!\|\|)[^{_END}])*+"), re.compile(rf"(?:(?:\|\||,)\s*)?[{_END}]\s*|\|\|")
+_LISTED = re.compile(rf"{_BAR.pattern}|,")
+_ANY_ITEM, _ANY = re.compile(rf"(?:(?!\|\|)(?:\\,|[^,{_END}]))*+"), re.compile(rf",|[{_END}]|\|\|")
 
 _NUMBER = r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)"
 _NUMBERS = re.compile(rf"({_NUMBER})(?:\s*[-–]\s*({_NUMBER})(?:\s*\(\s*({_NUMBER})\s*\)|\s*\[\s*([0-9]{{1,9}})\s*\])?)?")
@@ -97,38 +104,59 @@ class NumberRule:
 
 
 def separator_of(line: str) -> str:
-    """What separates a line's items: "||" where it stands outside quotes, else ","."""
-    return "||" if any(end == "||" for _, _, end in _scan(line.strip(), _ANY_ITEM, _ANY)) else ","
+    """What separates a line's items: "||" where it stands outside quotes, else "\\n" where a line ends outside them, else ","."""
+    separators = {separator for _, _, separator in _scan(line.strip(), _ANY_ITEM, _ANY)}
+    return "||" if "||" in separators else "\n" if separators - {",", ""} else ","
 
 
-def split_line(line: str) -> list[tuple[str, bool]]:
-    """The items of a line as (text, whether it stood in quotes), without blank lines. Raises InvalidRequest at an open quote."""
-    line = line.strip()
+def split_line(line: str, *, by_line: bool = False) -> list[tuple[str, bool]]:
+    """The items of a line as (text, whether it stood in quotes), without blank lines. Raises InvalidRequest at an open quote.
+
+    With `by_line` the commas of several lines belong to the items, unless a line is nothing but items in quotes.
+    """
+    line, separator = line.strip(), separator_of(line)
     if not line:
         return []
-    item, separator = (_BAR_ITEM, _BAR) if separator_of(line) == "||" else (_COMMA_ITEM, _COMMA)
-    items = [(text, quoted) for text, quoted, _ in _scan(line, item, separator)]
+    if separator == "||" or (by_line and separator == "\n"):
+        items = [(text, quoted) for text, quoted, _ in _scan(line, _BAR_ITEM, _BAR, _QUOTED_LINE)]
+    else:
+        scanned = _scan(line, _COMMA_ITEM, _COMMA)
+        items = [(text if quoted else text.replace("\\,", ","), quoted) for text, quoted, _ in scanned]
     for text, quoted in items:
         if not quoted and text.startswith('"') and text.count('"') % 2:
             raise InvalidRequest(f"The quote in “{_shortened(text)}” is not closed: close it, or separate the values by || instead.")
     return items
 
 
-def _scan(line: str, literal: re.Pattern[str], separator: re.Pattern[str]) -> list[tuple[str, bool, str]]:
-    """(text, quoted, the separator after it) of each item."""
-    items, place = [], 0
+def _scan(
+    line: str, literal: re.Pattern[str], separator: re.Pattern[str], listed: re.Pattern[str] | None = None
+) -> list[tuple[str, bool, str]]:
+    """(text, quoted, the separator after it) of each item. Where `listed` matches, commas separate too."""
+    items, place, list_end = [], 0, 0
     while True:
+        if listed and place >= list_end and (found := listed.match(line, place)):
+            list_end = found.end()
+        between = _LISTED if place < list_end else separator
         quoted = _QUOTED.match(line, place)
-        if quoted and (quoted.end() == len(line) or separator.match(line, quoted.end())):
+        if quoted and (quoted.end() == len(line) or between.match(line, quoted.end())):
             text, place = quoted[1].replace('""', '"'), quoted.end()
         else:
             quoted, found = None, literal.match(line, place)
             text, place = found[0].strip(), found.end()
-        end = separator.match(line, place)
-        items.append((text, quoted is not None, end[0].strip() if end else ""))
+        end = between.match(line, place)
+        items.append((text, quoted is not None, end[0] if end else ""))
         if end is None:
             return items
         place = end.end()
+
+
+def longer_line(line: str, more: str) -> str:
+    """A line of values with more of them at its end, separated as they are in the line."""
+    separator = separator_of(line)
+    if separator == "," != separator_of(more):  # what separates in `more` would change what separates in the line
+        items = [*split_line(line, by_line=True), *split_line(more, by_line=True)]
+        return ", ".join(_quoted(text) if text or quoted else "" for text, quoted in items)
+    return line + {",": ", ", "||": " || ", "\n": "\n"}[separator] + more
 
 
 def write_line(texts: Iterable[str]) -> str:
@@ -137,7 +165,7 @@ def write_line(texts: Iterable[str]) -> str:
 
 
 def _quoted(text: str) -> str:
-    plain = text and text == text.strip() and not re.search(r'[",\r\n]|\|\|', text)
+    plain = text and text == text.strip() and not re.search(rf'[",{_END}]|\|\||\\$', text)
     return text if plain else '"' + text.replace('"', '""') + '"'
 
 
@@ -179,9 +207,11 @@ def read_sizes(line: str, rule: NumberRule, limit: int) -> list[tuple[Decimal, D
     return sizes
 
 
-def read_texts(line: str, label: str, example: str, limit: int, *, keep_empty: bool = False) -> list[str]:
+def read_texts(
+    line: str, label: str, example: str, limit: int, *, keep_empty: bool = False, by_line: bool = False
+) -> list[str]:
     """The texts in a line, at most `limit`; empty ones only in quotes or with `keep_empty`. Raises InvalidRequest, also for none."""
-    texts = [text for text, quoted in split_line(line) if text or quoted or keep_empty]
+    texts = [text for text, quoted in split_line(line, by_line=by_line) if text or quoted or keep_empty]
     if not texts:
         raise InvalidRequest(f"{label} needs at least one value, such as {example}.")
     refuse_more(label, len(texts), limit)

@@ -1,4 +1,4 @@
-"""The widgets of a grid's axes: what X, Y and Z vary, and the line of values of each."""
+"""The widgets of a grid's axes: what X, Y and Z vary, and the values of each."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ import gradio as gr
 from engine.axes import AXES, Offer, find_axis
 from engine.errors import InvalidRequest
 from engine.plan import MAX_LINE, AxisLine, Grid, GridPreset
-from engine.values import separator_of, write_line
+from engine.values import longer_line, write_line
 
 NONE = ""
 """The dropdown's value of an axis that is not used."""
 
 NAMES = ("x", "y", "z")
+
+VALUE_LINES = 6
+"""Of values that are seen at once: the prompts that are pasted one a line, and the sheet below stays in view."""
 
 ADD = ("Add ...", "")
 """What the list of names shows while none is chosen."""
@@ -45,8 +48,9 @@ class AxisPickers:
                     elem_id=f"axis-{name}-kind", min_width=110, scale=2,
                 )  # fmt: skip
                 self.values[name] = gr.Textbox(
-                    line.values if line else "", label=f"Values of {name.upper()}", container=False, max_lines=1,
-                    elem_id=f"axis-{name}-values", min_width=120, scale=5, placeholder=_placeholder(line.axis if line else NONE),
+                    line.values if line else "", label=f"Values of {name.upper()}", container=False, max_lines=VALUE_LINES,
+                    elem_id=f"axis-{name}-values", elem_classes="axis-values", min_width=120, scale=5,
+                    placeholder=_placeholder(line.axis if line else NONE),
                 )  # fmt: skip
                 self.names[name] = gr.Dropdown(
                     [ADD], value=ADD[1], label=f"Add to {name.upper()}", container=False, visible=False, elem_id=f"axis-{name}-add",
@@ -100,11 +104,6 @@ def with_value(line: str, value: str) -> str:
     """A line of values with one more name at its end."""
     line = line.strip().rstrip(",")
     return longer_line(line, write_line([value])) if line else write_line([value])
-
-
-def longer_line(line: str, more: str) -> str:
-    """A line of values with more of them at its end, separated as they are in the line."""
-    return f"{line} || {more}" if separator_of(line) == "||" else f"{line}, {more}"
 
 
 def _placeholder(axis: str) -> str:

@@ -18,7 +18,8 @@ from engine.plan import AxisLine, Grid, GridPreset, Plan, plan_grid, refine
 from engine.recipe import Style
 from engine.schedulers import scheduler_row
 from engine.speed import Estimate, seconds_shown
-from ui.axes import NAMES, AxisPickers, axis_line, longer_line
+from engine.values import longer_line
+from ui.axes import NAMES, AxisPickers, axis_line
 from ui.controls import Advice, Controls, Request, hint, hint_value
 from ui.handlers import QUIET, TOLD, Newest, known_visitor
 from ui.live import LiveSheet

@@ -27,11 +27,16 @@
 
   const press = id => { const button = document.querySelector(id); if (button && !button.disabled) button.click(); };
   document.addEventListener('keydown', event => {
-    const inPrompt = event.target.closest && event.target.closest('#prompt');
-    const asked = event.ctrlKey || event.metaKey || (event.shiftKey && inPrompt);
+    const inText = event.target.closest && event.target.closest('#prompt, .axis-values');
+    const asked = event.ctrlKey || event.metaKey || (event.shiftKey && inText);
     if (!asked || event.key !== 'Enter') return;
     event.preventDefault();
     press(document.querySelector('#compare-tab-button[aria-selected=true]') ? '#compare' : '#generate');
+  }, true);
+
+  // gradio takes Enter in a field that begins with one line for its end; here it begins the next line, as in the prompt.
+  document.addEventListener('keypress', event => {
+    if (event.key === 'Enter' && event.target.closest && event.target.closest('.axis-values')) event.stopPropagation();
   }, true);
 
   // A file dropped anywhere goes to the one upload field that reads settings.

@@ -191,6 +191,13 @@ Darkroom.Sheet = class {
     const el = Darkroom.element;
     const field = el('input', {type: 'text', placeholder: '+', title: `Add values to ${title}: only the new cells are made`, 'aria-label': `Add values to ${title}`, data: {axis}});
     const send = () => { if (field.value.trim()) { this.sent = axis; this.tell('add', {axis, values: field.value.trim()}); } };
+    // A field of one line would run pasted lines together; each is a value.
+    field.addEventListener('paste', event => {
+      const lines = event.clipboardData.getData('text/plain').split(/[\r\n]+/).map(line => line.trim()).filter(Boolean);
+      if (lines.length < 2) return;
+      event.preventDefault();
+      field.setRangeText(lines.join(' || '), field.selectionStart, field.selectionEnd, 'end');
+    });
     field.addEventListener('keydown', event => { if (event.key === 'Enter') { event.preventDefault(); send(); } });
     return field;
   }

@@ -132,6 +132,38 @@ def test_a_grid_develops_live_and_comes_back_from_its_sheet(page, tmp_path):
     assert metadata.read_picture(again).grid == grid
 
 
+def test_prompts_one_a_line_are_a_value_each_and_come_back_from_their_sheet(page, tmp_path):
+    """Typed, pasted, added at the sheet's edge; Enter begins a line, Shift+Enter compares, as in the prompt."""
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    set_number(page, "steps", 2)
+    open_compare(page)
+    choose_axis(page, "x", "Prompt", "")
+    choose_axis(page, "y", "Seed", "7")
+    page.focus("#axis-x-values textarea")
+    page.evaluate("navigator.clipboard.writeText('a cat, sitting\\na dog, running')")
+    page.keyboard.press("Control+V")
+    page.keyboard.press("Enter")
+    page.keyboard.type("a bird")
+    page.wait_for_function("document.querySelector('#grid-cost').innerText.includes('3 x 1 = 3 cells')")
+    page.keyboard.press("Shift+Enter")
+    wait_for_cells(page, "finished", 3)
+    page.evaluate("navigator.clipboard.writeText('a fox, red\\n\\na bee')")
+    page.focus("#sheet .more-column input")
+    page.keyboard.press("Control+V")
+    page.keyboard.press("Enter")
+    wait_for_cells(page, "finished", 5)
+    names = ["a cat, sitting", "a dog, running", "a bird", "a fox, red", "a bee"]
+    assert page.locator("#sheet .label.column").all_inner_texts() == names
+    written = page.input_value("#axis-x-values textarea")
+    sheet = saved(page, "png", tmp_path)
+    page.reload()
+    wait_until_ready(page)
+    drop(page, sheet.name, sheet.read_bytes())
+    page.wait_for_selector("#compare-tab-button[aria-selected=true]")
+    page.wait_for_function("document.querySelector('#grid-cost').innerText.includes('5 on the disk already')", timeout=30_000)
+    assert page.input_value("#axis-x-values textarea") == written
+
+
 def test_a_sheet_without_a_mouse(page):
     begin_three_by_three(page, "a bee, noto style", steps=100)
     page.wait_for_selector("#sheet .cell.drawn", timeout=DONE)

@@ -11,6 +11,7 @@ from engine.axes import AXES, Offer, Replacement, find_axis, write_values
 from engine.catalog import Catalog, Limits, load_styles
 from engine.errors import InvalidRequest
 from engine.recipe import MAX_SEED, RANDOM_SEEDS, Recipe, make_recipe
+from engine.values import longer_line
 from tests.conftest import ROOT
 
 OFFER = Offer(Catalog.load(ROOT / "presets" / "models.toml"), Limits(), tuple(load_styles(ROOT / "presets" / "styles.toml")))
@@ -231,7 +232,17 @@ def test_a_style_is_put_into_the_recipe_as_text() -> None:
         ("prompt", '"a cat, sitting", a dog', ["a cat, sitting", "a dog"]),
         ("prompt", "a cat, sitting || a dog", ["a cat, sitting", "a dog"]),
         ("prompt", 'a, b || "c || d" || "e" f', ["a, b", "c || d", '"e" f']),
-        ("prompt", "a\nb\r\n\n  c,\nd", ["a", "b", "c", "d"]),
+        ("prompt", "a cat, sitting\na dog, running\na bird\n", ["a cat, sitting", "a dog, running", "a bird"]),
+        ("prompt", "a\nb\r\n\n  c,\nd", ["a", "b", "c,", "d"]),
+        ("prompt", "a\vb, c\u2028d", ["a", "b, c", "d"]),
+        ("prompt", '"a, b", "c"\nd, e', ["a, b", "c", "d, e"]),
+        ("prompt", '"a, b",\n"c",\n"d", "e",\nf, "g"', ["a, b", "c", "d", "e", 'f, "g"']),
+        ("prompt", '"a", b\nc', ['"a", b', "c"]),
+        ("prompt", '"a\nb", c, d', ["a\nb", "c", "d"]),
+        ("prompt", "a cat\\, sitting, a dog", ["a cat, sitting", "a dog"]),
+        ("prompt", 'a\\(b\\), "c\\, d", e\\', ["a\\(b\\)", "c\\, d", "e\\"]),
+        ("prompt", "a\\, b || c", ["a\\, b", "c"]),
+        ("negative", "blurry, text\nred", ["blurry, text", "red"]),
         ("prompt", "a cat, sitting || a dog\na fox, red", ["a cat, sitting", "a dog", "a fox, red"]),
         ("prompt", '"say ""hi"", now", "a\nb"', ['say "hi", now', "a\nb"]),
         ("prompt", '12" record, the "big" one', ['12" record', 'the "big" one']),
@@ -244,6 +255,26 @@ def test_a_style_is_put_into_the_recipe_as_text() -> None:
 )
 def test_texts_are_read(axis: str, line: str, texts: list[str]) -> None:
     assert read(axis, line) == texts
+
+
+PASTED = st.text(st.characters(codec="utf-8", exclude_categories=["Zl", "Zp", "Cc"], exclude_characters='"|'), min_size=1)
+
+
+@given(st.lists(PASTED.map(str.strip).filter(bool), min_size=2, unique=True))
+@settings(max_examples=60, deadline=None)
+def test_every_line_that_is_pasted_is_a_value(lines: list[str]) -> None:
+    assert read("prompt", "\n".join(lines)) == lines
+
+
+def test_the_values_of_search_and_replace_may_hold_commas() -> None:
+    for line in ("cat\\, red, dog", "cat, red\ndog", "cat, red || dog", '"cat, red", dog'):
+        assert read("replace", line) == [Replacement("cat, red", "cat, red"), Replacement("cat, red", "dog")]
+
+
+@pytest.mark.parametrize(("axis", "values"), [("scheduler", ["Euler", "Heun", "DDIM"]), ("seed", [1, 2]), ("model", ["starter", "sd15"])])
+def test_of_numbers_and_names_a_line_counts_as_a_comma(axis: str, values: list[Any]) -> None:
+    first, *others = map(str, values)
+    assert read(axis, f"{first}\n{', '.join(others)}") == read(axis, "\r\n".join(map(str, values))) == values
 
 
 def test_an_open_quote_and_a_repeated_text_are_refused() -> None:
@@ -342,7 +373,7 @@ def test_a_variant_knows_what_of_it_stood_in_braces(template: str, chosen: list[
 # ---- round trips
 
 SHORT = {"max_size": 6, "unique": True, "min_size": 1}
-TEXTS = st.text(st.characters(codec="utf-8") | st.sampled_from('",|\n\r\t '), max_size=12)
+TEXTS = st.text(st.characters(codec="utf-8") | st.sampled_from('",|\n\r\t\v\u2028\\ '), max_size=12)
 SIDES = st.integers(4, 512).map(lambda n: n * 8)
 VALUES = {
     "seed": st.lists(st.integers(0, MAX_SEED), **SHORT),
@@ -385,6 +416,24 @@ def test_whatever_is_typed_is_read_or_refused(line: str) -> None:
             continue
         assert 1 <= len(values) <= OFFER.limits.max_images
         assert len({repr(value) for value in values}) == len(values)
+
+
+@pytest.mark.parametrize(
+    ("line", "more", "result"),
+    [
+        ("2, 5", "9, 12", "2, 5, 9, 12"), ("a, b || c", "d", "a, b || c || d"), ("blurry,", "red", "blurry,, red"),
+        ('"a || b", c', "d", '"a || b", c, d'), ("a, b\nc", "d, e", "a, b\nc\nd, e"), ("a, b", "c, d\ne", 'a, b, "c, d", e'),
+        ("a, , b", "c || d, e", 'a, , b, c, "d, e"'), ("1-3", "7\n8", "1-3, 7, 8"),
+    ],
+)  # fmt: skip
+def test_more_values_are_separated_as_the_line_is(line: str, more: str, result: str) -> None:
+    assert longer_line(line, more) == result
+
+
+def test_values_that_are_added_come_after_those_there_were() -> None:
+    for line in ("a", "a, b", "a, b || c", "a, b\nc", '"a, b", c'):
+        for more in ("x", "x || y", '"x, y"', "x\ny"):
+            assert read("prompt", longer_line(line, more))[: len(read("prompt", line))] == read("prompt", line)
 
 
 # ---- finer

@@ -24,7 +24,7 @@ from engine.engine import Engine
 from engine.errors import OutOfMemory
 from engine.local import open_catalog
 from engine.metadata import read_picture
-from engine.plan import MAX_LINE
+from engine.plan import MAX_LINE, AxisLine
 from tests.conftest import ROOT
 from tests.fake_device import FakeDevice
 
@@ -418,6 +418,13 @@ def test_a_bad_grid_is_one_sentence(grid, device, arguments, sentence):
     assert line.startswith("darkroom: ")
     assert sentence in line
     assert device.history == []
+
+
+def test_lines_of_an_axis_are_values_with_their_commas(grid):
+    run = grid("--prompt", "", "--steps", 1, "--x", "prompt: a cat, sitting\na dog, running\na bird")
+    *cells, sheet = run.lines
+    assert [cell["values"] for cell in cells] == [{"Prompt": text} for text in ("a cat, sitting", "a dog, running", "a bird")]
+    assert read_picture(Path(sheet["sheet"])).grid.x == AxisLine(axis="prompt", values="a cat, sitting\na dog, running\na bird")
 
 
 def test_a_grid_needs_a_prompt_from_somewhere(grid):

@@ -142,6 +142,7 @@ def test_the_planned_grid_is_resolved_and_gives_an_equal_plan() -> None:
         ("variants: ", "replace: cat, dog", {"prompt": "a {red|blue} cat"}),
         ("style: None, ink", "size: 64, 96x64", {}),
         ("model: sd, starter", "negative: ,blurry", {}),
+        ("prompt: a cat, sitting\na dog, running\na bird", "negative: blurry\\, text, red", {}),
         ("prompt: " + '"' + '""' * 3000 + '", a', "", {}),
     ],
 )

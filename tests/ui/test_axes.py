@@ -13,7 +13,7 @@ from engine.errors import InvalidRequest
 from engine.plan import MAX_LINE, AxisLine, Grid, GridPreset, load_grids, plan_grid
 from tests.conftest import ROOT
 from tests.ui.test_controls import in_a_loop
-from ui.axes import ADD, NONE, AxisPickers, longer_line, with_value
+from ui.axes import ADD, NONE, AxisPickers, with_value
 
 CATALOG = Catalog.load(ROOT / "presets" / "models.toml")
 OFFER = Offer(CATALOG, Limits(), tuple(load_styles(ROOT / "presets" / "styles.toml")))
@@ -157,14 +157,3 @@ def test_every_name_that_is_added_is_read_back(axis: str) -> None:
 @pytest.mark.parametrize("nothing", ["", None])
 def test_no_name_adds_nothing(nothing: str | None) -> None:
     assert PICKERS._add_name("Euler", nothing) == ("Euler", ADD[1])
-
-
-@pytest.mark.parametrize(
-    ("line", "more", "result"),
-    [
-        ("2, 5", "9, 12", "2, 5, 9, 12"), ("a, b || c", "d", "a, b || c || d"), ("blurry,", "red", "blurry,, red"),
-        ('"a || b", c', "d", '"a || b", c, d'),
-    ],
-)  # fmt: skip
-def test_more_values_are_separated_as_the_line_is(line: str, more: str, result: str) -> None:
-    assert longer_line(line, more) == result
