@@ -71,6 +71,9 @@ class Device(Protocol):
     preview_seconds: float
     """What the last preview took, whether or not it succeeded: without the network's calls, for which it may have had to wait."""
 
+    room: int
+    """Bytes that images under way may keep together; of those that have ended, what is left of it."""
+
     kept_bytes: int
     """All that is kept of images now, under way and ended; for the worker's thread, as most is."""
 

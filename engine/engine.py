@@ -7,6 +7,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
+from concurrent.futures import TimeoutError as NoAnswer
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,9 @@ from engine.previewing import BEST_FIRST, PreviewOptions
 from engine.recipe import Recipe
 from engine.speed import Estimate
 from engine.worker import Worker
+
+ANSWER_SECONDS = 60.0
+"""How long a look back at a step waits for the device: a call of a real-size network on a CPU may take half a minute."""
 
 LOOK_SECONDS = 0.3
 """For looking back at a step of a whole grid: images under way wait for it, and a hand on the scrubber too."""
@@ -154,7 +158,7 @@ class Engine:
         """The predicted x0 of a cell after `step`, while the job is kept. Raises InvalidRequest when it is not there."""
         [place] = self._places(job, [cell])
         try:
-            return self._worker.ask(lambda device: device.preview(place, method, step)).result()
+            return self._asked(lambda device: device.preview(place, method, step))
         except (KeyError, IndexError):
             raise InvalidRequest(f"Step {step} of this picture is not kept any more.") from None
 
@@ -174,13 +178,13 @@ class Engine:
                     images[cell] = device.preview(places[cell], method, steps[cell])
             return images
 
-        return self._worker.ask(look).result()
+        return self._asked(look)
 
     def latents(self, job: Job, cell: int) -> Any:
         """The latents a cell has come to, float32 (C, h, w), while the job is kept."""
         [place] = self._places(job, [cell])
         try:
-            return self._worker.ask(lambda device: device.latents(place)).result()
+            return self._asked(lambda device: device.latents(place))
         except KeyError:
             raise InvalidRequest("The latents of this picture are not kept any more.") from None
 
@@ -191,6 +195,10 @@ class Engine:
         """
         return self._worker.warm(model or self.catalog.default.name)
 
+    def trouble(self, model: str) -> str | None:
+        """Why a model could not be loaded when that was last tried, in a sentence; None where it went well or was not tried."""
+        return self._worker.trouble(model)
+
     def count_tokens(self, model: str, text: str) -> TokenCount | None:
         """How much of the model's text limit a prompt takes; None while that model is not loaded."""
         return self._worker.count_tokens(model, text)
@@ -198,6 +206,15 @@ class Engine:
     def close(self) -> None:
         self._worker.close()
         self._history.close()
+
+    def _asked(self, question: Callable[[Device], Any]) -> Any:
+        """The device's answer. Raises InvalidRequest when it has none for ANSWER_SECONDS: nobody waits for ever."""
+        answer = self._worker.ask(question)
+        try:
+            return answer.result(ANSWER_SECONDS)
+        except NoAnswer:
+            answer.cancel()
+            raise InvalidRequest("The device is busy with a long step: try again in a moment.") from None
 
     def _check(self, plan: Plan) -> None:
         """Raises InvalidRequest when a plan asks for more than the limits."""

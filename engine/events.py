@@ -1,6 +1,6 @@
 """What a job tells of its cells.
 
-For each cell: `Queued? Preview*` and then exactly one of Finished, Failed, Cancelled. A cell's steps
+For each cell: `Queued* Preview* Developing?` and then exactly one of Finished, Failed, Cancelled. A cell's steps
 increase. Notice may come anywhere. Nothing comes after the last cell's end.
 """
 
@@ -43,6 +43,18 @@ class Preview:
     method: str = ""
     elapsed: float = 0.0
     """Seconds since the image was begun."""
+
+
+@dataclass(frozen=True)
+class Developing:
+    """No more steps will be taken: what the cell has become after `step` of `total` is being decoded and written.
+
+    The last preview stays what there is to see of it until the end comes.
+    """
+
+    cell: int
+    step: int
+    total: int
 
 
 @dataclass(frozen=True)
@@ -121,5 +133,5 @@ class Cancelled:
     made: Made | None = None
 
 
-Event = Queued | Notice | Preview | Finished | Failed | Cancelled
+Event = Queued | Notice | Preview | Developing | Finished | Failed | Cancelled
 TERMINAL = (Finished, Failed, Cancelled)

@@ -10,11 +10,11 @@ import secrets
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from engine.events import TERMINAL, Cancelled, Event, Failed, Finished, Made, Notice, Preview, Queued
+from engine.events import TERMINAL, Cancelled, Developing, Event, Failed, Finished, Made, Notice, Preview, Queued
 from engine.plan import Cell, Plan
 from engine.previewing import PreviewOptions
 
@@ -79,6 +79,8 @@ class Standing:
     """The newest progress of a model's load, while the job waits for it."""
     changed: Mapping[int, int]
     """The version at which each cell had its last word."""
+    developing: frozenset[int]
+    """Cells that take no more steps, whose end is still to come."""
     earlier: frozenset[int]
     """Cells that had ended before the plan last grew: no part of the run that is going on."""
     seconds: float = field(compare=False)
@@ -111,6 +113,7 @@ class Job:
         self._watchers: list[Watcher] = []
         self._queued: dict[int, Queued] = {}
         self._newest: dict[int, Preview] = {}
+        self._developing: dict[int, Developing] = {}
         self._ends: dict[int, Finished | Failed | Cancelled] = {}
         self._notices: list[Notice] = []
 
@@ -131,10 +134,13 @@ class Job:
             return self._ends.get(cell)
 
     def publish(self, event: Event) -> None:
-        """Tells every watcher. An event of a cell that has ended is dropped: its end was its last word."""
+        """Tells every watcher. An event of a cell that has ended is dropped, as its end was its last word, and so is a step
+        of one that takes no more steps."""
         with self._lock:
             cell = getattr(event, "cell", None)
             if cell in self._ends or len(self._ends) == len(self.plan.cells):
+                return
+            if isinstance(event, Queued | Preview) and cell in self._developing:
                 return
             self._remember(event)
             self._version += 1
@@ -164,20 +170,29 @@ class Job:
             self._version += 1
             return tuple(cell for cell in plan.cells if cell.index not in known)
 
+    def stopping(self, cells: Collection[int] | None = None) -> None:
+        """Says of cells that have begun (default: of all) that they take no more steps, before the worker has come to it."""
+        with self._lock:
+            begun = [preview for cell, preview in self._newest.items() if cells is None or cell in cells]
+        for preview in begun:
+            self.publish(Developing(preview.cell, preview.step, preview.total))
+
     def standing(self) -> Standing:
         """Where everything stands now."""
         with self._lock:
             cells: dict[int, Event] = {**self._queued, **self._newest, **self._ends}
             seconds = time.monotonic() - self._working_since if self._working_since is not None else 0.0
             return Standing(
-                self._version, self.plan, cells, tuple(self._notices), self._loading, dict(self._changed), self._earlier, seconds
+                self._version, self.plan, cells, tuple(self._notices), self._loading, dict(self._changed),
+                frozenset(self._developing), self._earlier, seconds,
             )
 
     def watch(self) -> Watcher:
         """A mailbox that starts with how things stand now: notices, each cell's newest preview, and the ends."""
         watcher = Watcher()
         with self._lock:
-            for event in (*self._notices, *self._queued.values(), *self._newest.values(), *self._ends.values()):
+            cells = (self._queued, self._newest, self._developing, self._ends)
+            for event in (*self._notices, *(event for told in cells for event in told.values())):
                 watcher.put(event)
             if len(self._ends) == len(self.plan.cells):
                 watcher.seal()
@@ -227,8 +242,10 @@ class Job:
             self._loading = None
         if isinstance(event, TERMINAL):
             self._ends[event.cell] = event
-            self._newest.pop(event.cell, None)
-            self._queued.pop(event.cell, None)
+            for told in (self._newest, self._developing, self._queued):
+                told.pop(event.cell, None)
+        elif isinstance(event, Developing):
+            self._developing[event.cell] = event
         elif isinstance(event, Preview):
             if self._working_since is None:
                 self._working_since = time.monotonic() - event.elapsed

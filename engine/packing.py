@@ -5,7 +5,7 @@ No torch: the denoiser packs its calls with this, and an estimate made before an
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from engine.recipe import Recipe
@@ -54,12 +54,17 @@ class Turns:
     def __init__(self) -> None:
         self._order: list[str] = []
 
+    def in_turn(self, names: Collection[str]) -> list[str]:
+        """The names that are there now, whose turn is next first."""
+        known = set(self._order)
+        self._order = [name for name in names if name not in known] + [name for name in self._order if name in names]
+        return list(self._order)
+
     def interleave(self, queues: Mapping[str, Sequence[Hashable]]) -> list[Hashable]:
         """One of each queue in turn, until all are empty."""
-        known = set(self._order)
-        self._order = [name for name in queues if name not in known] + [name for name in self._order if name in queues]
+        order = self.in_turn(queues)
         longest = max(map(len, queues.values()), default=0)
-        return [queues[name][place] for place in range(longest) for name in self._order if place < len(queues[name])]
+        return [queues[name][place] for place in range(longest) for name in order if place < len(queues[name])]
 
     def took(self, names: Iterable[str]) -> None:
         """The next turn is another's: these had theirs. The first of them chose what kind of turn it was, so it is last now."""

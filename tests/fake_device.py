@@ -66,6 +66,7 @@ class FakeDevice:
         self.images_a_tick = images_a_tick
         self.packer = Packer(max_rows=2 * images_a_tick)
         self.width = 0
+        self.room = 256 * 2**20
         self.history: list[tuple] = []
         self.model: str | None = None
         self.costs = {"linear": 0.0, "vae": 60.0}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +13,7 @@ from urllib.parse import quote
 from PIL import Image
 
 from engine import metadata
-from engine.events import Cancelled, Event, Failed, Finished, Made, Notice, Preview, Queued
+from engine.events import Cancelled, Developing, Event, Failed, Finished, Made, Notice, Preview, Queued
 from engine.job import Job, Standing
 from engine.recipe import Recipe
 from engine.speed import seconds_shown
@@ -35,6 +36,8 @@ class CellView:
     message: str = ""
     made: Made | None = None
     reused: bool = False
+    last_step: bool = False
+    """Whether it takes no more steps; its picture is still being decoded or written."""
 
     @property
     def ended(self) -> bool:
@@ -74,6 +77,9 @@ class JobView:
             return self._summary()
         if self.loading:
             return self.loading
+        under_way = [cell for cell in self.cells if not cell.ended]
+        if all(cell.last_step for cell in under_way):
+            return _last_step_line(under_way)
         begun = [cell for cell in self.cells if cell.total and not cell.reused]
         if not begun:
             return f"Waiting: {counted(self.ahead, 'picture')} before yours." if self.ahead else "Starting ..."
@@ -127,6 +133,7 @@ def standing_view(job: Job, standing: Standing) -> JobView:
     """The view of where a job stands, all at once."""
     cells = [CellView(cell.index, cell.recipe) for cell in standing.plan.cells]
     cells = [_reduce_cell(cell, standing.cells[cell.index]) if cell.index in standing.cells else cell for cell in cells]
+    cells = [replace(cell, last_step=cell.index in standing.developing) for cell in cells]
     waits = [event.ahead for event in standing.cells.values() if isinstance(event, Queued)]
     loading = standing.loading
     return JobView(
@@ -151,6 +158,8 @@ def _reduce_cell(cell: CellView, event: Event) -> CellView:
     if isinstance(event, Preview):
         preview = event.image if event.image is not None else cell.preview
         return replace(cell, state="developing", step=event.step, total=event.total, elapsed=event.elapsed, preview=preview)
+    if isinstance(event, Developing):
+        return replace(cell, state="developing", step=event.step, total=event.total, last_step=True)
     if isinstance(event, Finished):
         total = event.made.provenance.total
         return replace(cell, state="finished", step=total, total=total, preview=None, made=event.made, reused=event.reused)
@@ -206,6 +215,15 @@ def _progress_line(cells: tuple[CellView, ...], seconds: float) -> str:
     else:
         where = f"{sum(cell.ended for cell in cells)} of {len(cells)} pictures, step {pace.done} of {pace.total}"
     return f"{where} · {pace.rate:.1f} steps/s · {seconds_shown(pace.left)} left"
+
+
+def _last_step_line(cells: Sequence[CellView]) -> str:
+    """All steps are done, or were stopped: a decoder may take longer than many of them."""
+    stopped = [cell for cell in cells if cell.step < cell.total]
+    if not stopped:
+        return "Developing the picture ..." if len(cells) == 1 else f"Developing the last {len(cells)} pictures ..."
+    where = f" after step {cells[0].step} of {cells[0].total}" if len(cells) == 1 else ""
+    return f"Stopped{where}. Developing what there is ..."
 
 
 def counted(count: int, word: str) -> str:

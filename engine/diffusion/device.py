@@ -89,6 +89,10 @@ class TorchDevice:
         return self.denoiser.width
 
     @property
+    def room(self) -> int:
+        return KEPT_BYTES
+
+    @property
     def kept_bytes(self) -> int:
         return self._ended_bytes + sum(self._kept[key].bytes for key in self._live)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import tempfile
 import threading
@@ -20,7 +21,7 @@ from PIL import Image
 from engine.device import TokenCount
 from engine.engine import Engine
 from engine.errors import EngineError, InvalidRequest, ModelUnavailable, NotSaved, SpoiltPicture
-from engine.events import TERMINAL, Cancelled, Event, Failed, Finished, Notice, Preview, Queued
+from engine.events import TERMINAL, Cancelled, Developing, Event, Failed, Finished, Notice, Preview, Queued
 from engine.job import Job, Watcher
 from engine.metadata import read_picture
 from engine.plan import Cell, Plan, plan_images
@@ -144,10 +145,10 @@ def check_grammar(events: list[Event], cells: int) -> None:
     assert isinstance(events[-1], TERMINAL)
     for cell in range(cells):
         mine = [event for event in events if not isinstance(event, Notice) and event.cell == cell]
-        first = 1 if isinstance(mine[0], Queued) else 0
-        previews = mine[first:-1]
+        order = [kind for kind, _ in itertools.groupby(type(event) for event in mine[:-1])]
+        assert order == [kind for kind in (Queued, Preview, Developing) if kind in order]
         assert isinstance(mine[-1], TERMINAL)
-        assert all(isinstance(event, Preview) for event in previews)
+        previews = [event for event in mine if isinstance(event, Preview)]
         assert all(one.step < next_one.step for one, next_one in pairwise(previews))
 
 
@@ -158,9 +159,9 @@ def test_an_image_tells_of_each_step(engine, device):
         device.may_load.set()
         ends(job)
     told = [event for event in watcher.all if not isinstance(event, Notice)]
-    assert [type(event).__name__ for event in told] == ["Queued", "Preview", "Preview", "Preview", "Finished"]
-    assert [(event.step, event.total) for event in told[1:4]] == [(1, 3), (2, 3), (3, 3)]
-    assert told[4].made.image.size == (64, 64)
+    assert [type(event).__name__ for event in told] == ["Queued", "Preview", "Preview", "Preview", "Developing", "Finished"]
+    assert [(event.step, event.total) for event in told[1:5]] == [(1, 3), (2, 3), (3, 3), (3, 3)]
+    assert told[5].made.image.size == (64, 64)
 
 
 def test_a_queue_says_how_many_come_before(engine, device):
@@ -188,7 +189,7 @@ def test_a_picture_that_cannot_be_saved_is_not_lost(engine, monkeypatch):
         raise NotSaved("The disk is full.")
 
     with monkeypatch.context() as patch:
-        patch.setattr("engine.worker.write_picture", write_picture)
+        patch.setattr("engine.developing.write_picture", write_picture)
         job = engine.submit(plan_of(engine))
         [end] = ends(job).values()
     assert isinstance(end, Finished)

@@ -249,7 +249,7 @@ def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> Path:
         raise NotSaved("The picture could not be saved: the disk is full. Download this picture to keep it.")
 
-    monkeypatch.setattr("engine.worker.write_picture", refuse)
+    monkeypatch.setattr("engine.developing.write_picture", refuse)
 
 
 @pytest.mark.usefixtures("full_disk")

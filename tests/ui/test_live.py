@@ -254,7 +254,7 @@ def test_what_could_not_be_saved_is_marked(start, monkeypatch):
     def refuse(*_: object) -> None:
         raise NotSaved("The disk is full.")
 
-    monkeypatch.setattr("engine.worker.write_picture", refuse)
+    monkeypatch.setattr("engine.developing.write_picture", refuse)
     job, ask = start()
     ends(job)
     answer = frame(ask)
