@@ -39,9 +39,12 @@ def export(work: Work) -> Path:
     folder, beside = work.folder / "model", work.folder / ".model.part"
     shutil.rmtree(beside, ignore_errors=True)
     pipeline.save_pretrained(beside, safe_serialization=True)
+    # transformers computes in the dtype of the file unless told otherwise, diffusers in float32: a pipeline needs one for all.
+    _rewrite(beside / "text_encoder" / "config.json", dtype="float32")
     save_tokenizer(tokenizer, beside / "tokenizer")
     _as_kept(tiny).save_pretrained(beside / TINY, safe_serialization=True)
-    _drop_what_the_class_does_not_take(beside / TINY / "config.json")
+    # AutoencoderTiny saves a copy of another setting under this name, and warns of it whenever it is loaded again.
+    _rewrite(beside / TINY / "config.json", block_out_channels=None)
     made = {"profile": work.name, "made_with": trained.made_with, "steps": trained.step, "seconds": round(trained.seconds)}
     if (work.folder / ADOPTED).exists():
         made["went_on_from"] = json.loads((work.folder / ADOPTED).read_text(encoding="utf-8"))
@@ -58,9 +61,10 @@ def _finished(run: Run) -> torch.nn.Module:
     return run.averaged()
 
 
-def _drop_what_the_class_does_not_take(config: Path) -> None:
-    """AutoencoderTiny saves `block_out_channels`, a copy of another setting, and warns of it whenever it is loaded again."""
-    write_json(config, {key: value for key, value in json.loads(config.read_text(encoding="utf-8")).items() if key != "block_out_channels"})
+def _rewrite(config: Path, **settings: object) -> None:
+    """Puts settings into a config; None takes one out of it."""
+    changed = {**json.loads(config.read_text(encoding="utf-8")), **settings}
+    write_json(config, {key: value for key, value in changed.items() if key not in settings or value is not None})
 
 
 def _as_kept(network: torch.nn.Module) -> torch.nn.Module:

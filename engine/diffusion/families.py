@@ -15,6 +15,7 @@ import numpy
 import torch
 from PIL import Image
 
+from engine.diffusion import schedule
 from engine.diffusion.prompts import TokenCounter
 from engine.errors import InvalidRequest, ModelUnavailable, SpoiltPicture
 from engine.recipe import Recipe
@@ -33,6 +34,7 @@ class StableDiffusion:
         self.device, self.dtype = device, pipeline.unet.dtype
         # A copy, taken now: building other schedulers from a scheduler's config would leak options into them.
         self.scheduler_config = dict(pipeline.scheduler.config)
+        schedule.check(self.scheduler_config)
         if pipeline.unet.config.time_cond_proj_dim is not None:
             raise ModelUnavailable("This model has guidance distilled into its network (LCM); that is not supported yet.")
         memory_format = torch.channels_last if device.type == "cuda" else torch.contiguous_format
@@ -41,7 +43,6 @@ class StableDiffusion:
         self.text_encoder = pipeline.text_encoder.to(device).eval()
         self.tokens = TokenCounter(pipeline.tokenizer)
         self._use_attention_mask = getattr(pipeline.text_encoder.config, "use_attention_mask", False)
-        self._pad_id = pipeline.tokenizer.pad_token_id
         self._encoded: OrderedDict[tuple[str, int], Conditioning] = OrderedDict()
         self.latent_channels: int = self.unet.config.in_channels
         self.scale: int = 2 ** (len(self.vae.config.block_out_channels) - 1)
@@ -85,8 +86,8 @@ class StableDiffusion:
         if clip_skip > layers:
             limit = f"at most {layers} with this model, whose text encoder has no more layers"
             raise InvalidRequest(f"CLIP skip must be {limit}; it was {clip_skip}.")
-        ids = self.tokens.padded_ids(text).to(self.device)
-        mask = (ids != self._pad_id).long() if self._use_attention_mask else None
+        ids, mask = (part.to(self.device) for part in self.tokens.padded(text))
+        mask = mask if self._use_attention_mask else None
         if clip_skip == 1:
             return self.text_encoder(ids, attention_mask=mask)[0].to(self.dtype)  # (1, T, d)
         # The embeddings and then each layer's output, all of them before the final norm.

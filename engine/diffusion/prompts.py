@@ -25,13 +25,15 @@ class TokenCounter:
             cut = self._tokenizer.decode(ids[limit:], skip_special_tokens=True).strip() if len(ids) > limit else ""
         return TokenCount(len(ids), limit, cut)
 
-    def padded_ids(self, text: str) -> Any:
-        """Token ids cut and padded to the model's length, as diffusers' pipelines make them. # (1, T)"""
+    def padded(self, text: str) -> tuple[Any, Any]:
+        """Token ids cut and padded to the model's length, and which of them are not padding, as diffusers' pipelines make them.
+        # two of (1, T)"""
         with self._lock:
-            return self._tokenizer(
+            padded = self._tokenizer(
                 text,
                 padding="max_length",
                 max_length=self._tokenizer.model_max_length,
                 truncation=True,
                 return_tensors="pt",
-            ).input_ids
+            )
+        return padded.input_ids, padded.attention_mask

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderTiny
+from PIL import Image
 
 from engine.catalog import Catalog
 from tests.conftest import STARTER
@@ -82,3 +84,12 @@ def test_its_files_are_safetensors_of_the_committed_recipe():
     profile = load_config().profiles[made["profile"]]
     assert made["steps"] <= profile.diffusion.steps
     assert set(known_names()) <= set(profile.names)
+
+
+def test_the_cards_snippet_runs(tmp_path, monkeypatch):
+    [snippet] = re.findall(r"```python\n(.*?)```", (STARTER / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    (tmp_path / "presets").symlink_to(STARTER.parent)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(snippet, "the card", "exec"), {})
+    with Image.open("car.png") as drawn:
+        assert drawn.size == (256, 256)
