@@ -21,8 +21,8 @@ class SchedulerRow:
     """One stepping rule with its options.
 
     `noise` says how the image's seed reaches the rule: "none" (it draws no noise), "generator" (`step`
-    takes the image's own generator) or "seed" (the rule is built with the seed, as diffusers'
-    DPMSolverSDEScheduler is). `step_options` are handed to every `step`. `sampler` and `schedule_type` are A1111's two names for it.
+    takes the image's own generator) or "seed" (a Brownian tree of the seed, as in diffusers'
+    DPMSolverSDEScheduler). `step_options` are handed to every `step`. `sampler` and `schedule_type` are A1111's two names for it.
     `max_steps` is the number of distilled timesteps where there is such a limit.
     """
 

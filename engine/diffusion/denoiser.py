@@ -60,12 +60,14 @@ class Denoiser:
             raise InvalidRequest(f"{row.name} takes at most {row.max_steps} steps; it was {recipe.steps}.")
         scheduler = schedule.build(row.name, self.family.scheduler_config, recipe.steps, recipe.seed)
         generator = noise.generator_for(recipe.seed)
-        start = self._start(recipe, latents, generator)
+        start = self._start(recipe, latents, generator).to(self.family.device) * scheduler.init_noise_sigma
+        if row.noise == "seed":
+            scheduler.noise_sampler = noise.BrownianNoise(start, scheduler.sigmas, recipe.seed)
         prompt = self.family.encode(recipe.full_prompt, recipe.clip_skip)
         trajectory = Trajectory(
             key, recipe, owner, exact, scheduler,
             step_options={**row.step_options, **({"generator": generator} if row.noise == "generator" else {})},
-            latents=start.to(self.family.device) * scheduler.init_noise_sigma,
+            latents=start,
             conditioning=(self.family.encode(recipe.full_negative_prompt), prompt) if recipe.guided else (prompt,),
             origin=first_origin(recipe) if latents is None else key,
             job=job, together=together,

@@ -1,4 +1,4 @@
-"""Where an image's randomness comes from: one CPU generator an image, float32."""
+"""Where an image's randomness comes from: one CPU generator an image, or one CPU Brownian tree, float32."""
 
 from __future__ import annotations
 
@@ -13,3 +13,22 @@ def generator_for(seed: int) -> torch.Generator:
 def initial_noise(shape: tuple[int, int, int], generator: torch.Generator) -> torch.Tensor:
     """Standard normal latents, float32 on the CPU; the same draw as diffusers' `randn_tensor` makes."""
     return torch.randn((1, *shape), generator=generator, dtype=torch.float32)  # (1, C, h, w)
+
+
+class BrownianNoise:
+    """The noise that DPM++ SDE draws between two sigmas: diffusers' own Brownian tree of the image's seed, but on the CPU.
+
+    diffusers' grows where the latents are, and CUDA's draws differ from the CPU's: one seed would be two pictures.
+    """
+
+    def __init__(self, latents: torch.Tensor, sigmas: torch.Tensor, seed: int):
+        """For `latents` (1, C, h, w) on their way through the scheduler's `sigmas`."""
+        from diffusers.schedulers.scheduling_dpmsolver_sde import BrownianTreeNoiseSampler  # needs torchsde
+
+        self._device = latents.device
+        on_cpu = torch.zeros(latents.shape, dtype=torch.float32)
+        self._tree = BrownianTreeNoiseSampler(on_cpu, sigma_min=sigmas[sigmas > 0].min(), sigma_max=sigmas.max(), seed=seed)
+
+    def __call__(self, sigma: torch.Tensor, sigma_next: torch.Tensor) -> torch.Tensor:
+        """Standard normal on the latents' device. # (1, C, h, w)"""
+        return self._tree(sigma, sigma_next).to(self._device)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy
 import pytest
 import torch
 
+from engine.diffusion.denoiser import Denoiser
 from engine.diffusion.device import TorchDevice
 from engine.diffusion.loading import load
 from engine.recipe import Recipe
+from engine.schedulers import SCHEDULERS
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device; there is none here")]
 
@@ -65,3 +69,21 @@ def test_exact_images_are_the_same_bits_in_any_company(cuda, catalog):
     [alone] = draw(cuda, wanted, exact=True)
     among, *_ = draw(cuda, wanted, *others, exact=True)
     assert numpy.array_equal(alone, among)
+
+
+@pytest.mark.parametrize("name", [name for name, row in SCHEDULERS.items() if row.noise == "seed"])
+def test_the_noise_of_a_brownian_tree_is_the_cpus(cuda, catalog, name):
+    """With a network that answers nothing, all that the latents are made of is noise."""
+    recipe = catalog.default.recipe(seed=11, steps=6, scheduler=name)
+    ended = []
+    for device in (torch.device("cpu"), torch.device("cuda")):
+        family = SimpleNamespace(**{one: getattr(cuda.denoiser.family, one) for one in ("scheduler_config", "latent_shape")})
+        family.device = device
+        family.encode = lambda text, clip_skip=1, device=device: {"none": torch.zeros(1, device=device)}
+        family.predict = lambda latents, timesteps, conditioning: torch.zeros_like(latents)
+        denoiser = Denoiser(family, padded=False)
+        trajectory = denoiser.admit("it", recipe)
+        while denoiser.tick():
+            pass
+        ended.append(trajectory.latents.cpu())
+    assert torch.allclose(*ended, rtol=1e-4, atol=1e-4)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from diffusers.schedulers.scheduling_dpmsolver_sde import BrownianTreeNoiseSampler
 
 from engine.diffusion import schedule
 from engine.diffusion.denoiser import Denoiser
+from engine.diffusion.noise import BrownianNoise
 from engine.errors import InvalidRequest
 from engine.recipe import Recipe
 from engine.schedulers import SCHEDULERS
@@ -185,3 +187,30 @@ def test_predicted_x0_is_a_number_where_no_signal_is_left(name):
     assert torch.isfinite(schedule.predict_x0(scheduler, -sample, torch.tensor(999), sample)).all()
     scheduler = schedule.build(name, {**config, "prediction_type": "v_prediction"}, 4, seed=1)
     assert torch.equal(schedule.predict_x0(scheduler, -sample, torch.tensor(999), sample), sample)
+
+
+SIGMAS = torch.tensor([14.6, 3.0, 0.5, 0.0])
+
+
+def test_brownian_noise_is_diffusers_own():
+    latents = torch.randn(1, 4, 8, 8)
+    ours, theirs = BrownianNoise(latents, SIGMAS, 7), BrownianTreeNoiseSampler(latents, SIGMAS[2], SIGMAS[0], 7)
+    for pair in ((SIGMAS[0], SIGMAS[1]), (SIGMAS[1], SIGMAS[2]), (SIGMAS[0], SIGMAS[2])):
+        assert torch.equal(ours(*pair), theirs(*pair))
+
+
+def test_brownian_noise_is_drawn_on_the_cpu_wherever_the_latents_are():
+    """A meta tensor has no numbers: what is drawn from the CPU's generator still goes where the latents are."""
+    drawn = BrownianNoise(torch.empty(1, 4, 8, 8, device="meta"), SIGMAS, 7)
+    assert drawn._tree(SIGMAS[0], SIGMAS[1]).device.type == "cpu"
+    assert drawn(SIGMAS[0], SIGMAS[1]).device.type == "meta"
+
+
+@pytest.mark.parametrize("name", [name for name, row in SCHEDULERS.items() if row.noise == "seed"])
+def test_an_image_brings_its_own_brownian_noise(name):
+    trajectory = Denoiser(Oracle("epsilon")).admit("it", Recipe(scheduler=name, steps=4, seed=7, width=32, height=32))
+    given = trajectory.scheduler.noise_sampler
+    assert isinstance(given, BrownianNoise)
+    trajectory.model_input()
+    trajectory.advance(trajectory.latents, trajectory.latents)
+    assert trajectory.scheduler.noise_sampler is given
