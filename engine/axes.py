@@ -7,6 +7,7 @@ one field of Recipe is one line: `_numbers`, `_names` or `_texts`.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -59,7 +60,7 @@ class AxisRow:
     an axis's `own`. `read` gives the values in a line, and raises InvalidRequest; `show` is a value's label, and the text
     it is read from. `choices` are the names on offer, none where anything may be written. `finer` gives the values round one
     of several, None where there is nothing between two values. The line of a row that is `kept_as_typed` says the same
-    whenever it is read; that of one that `is_template` is no list of values.
+    whenever it is read; that of one that `is_template` is no list of values. `aliases` are what other tools call it, in lower case.
     """
 
     name: str
@@ -75,6 +76,7 @@ class AxisRow:
     own: Callable[[Any], Sequence[Span]] = lambda value: ()
     kept_as_typed: bool = False
     is_template: bool = False
+    aliases: tuple[str, ...] = ()
 
 
 def _rule(field: str, hint: str, unit: int | None, offer: Offer) -> NumberRule:
@@ -85,7 +87,14 @@ def _rule(field: str, hint: str, unit: int | None, offer: Offer) -> NumberRule:
 
 
 def _numbers(
-    name: str, field: str, hint: str, *, unit: int | None = None, refines: bool = False, draw: Callable[[], int] | None = None
+    name: str,
+    field: str,
+    hint: str,
+    *,
+    unit: int | None = None,
+    refines: bool = False,
+    draw: Callable[[], int] | None = None,
+    aliases: tuple[str, ...] = (),
 ) -> AxisRow:
     """A row over a numeric field. Whole numbers unless the field's are not; with `unit`, multiples of it."""
     kind = Recipe.model_fields[field].annotation
@@ -100,7 +109,9 @@ def _numbers(
     def finer(values: Sequence[Any], chosen: int, offer: Offer) -> list[Any]:
         return [kind(value) for value in _rule(field, hint, unit, offer).finer([Decimal(str(value)) for value in values], chosen)]
 
-    return AxisRow(name, label(field), hint, (field,), read, _put(field), show_number, finer=finer if refines else None)
+    return AxisRow(
+        name, label(field), hint, (field,), read, _put(field), show_number, finer=finer if refines else None, aliases=aliases
+    )  # fmt: skip
 
 
 def _put(field: str) -> Callable[[Any], dict[str, Any]]:
@@ -113,17 +124,17 @@ def _read_names(line: str, names: Sequence[str], title: str, hint: str, limit: i
     return found
 
 
-def _names(name: str, field: str, hint: str, choices: Callable[[Offer], list[str]]) -> AxisRow:
+def _names(name: str, field: str, hint: str, choices: Callable[[Offer], list[str]], aliases: tuple[str, ...] = ()) -> AxisRow:
     """A row over a field that holds one of the names on offer."""
     title = label(field)
 
     def read(line: str, offer: Offer, recipe: Recipe) -> list[str]:
         return _read_names(line, choices(offer), title, hint, offer.limits.max_images)
 
-    return AxisRow(name, title, hint, (field,), read, _put(field), choices=choices)
+    return AxisRow(name, title, hint, (field,), read, _put(field), choices=choices, aliases=aliases)
 
 
-def _texts(name: str, field: str, hint: str, *, keep_empty: bool = False) -> AxisRow:
+def _texts(name: str, field: str, hint: str, *, keep_empty: bool = False, aliases: tuple[str, ...] = ()) -> AxisRow:
     """A row over a field of free text."""
     title = label(field)
 
@@ -132,7 +143,7 @@ def _texts(name: str, field: str, hint: str, *, keep_empty: bool = False) -> Axi
         refuse_repeats(title, texts)
         return texts
 
-    return AxisRow(name, title, hint, (field,), read, _put(field), kept_as_typed=True)
+    return AxisRow(name, title, hint, (field,), read, _put(field), kept_as_typed=True, aliases=aliases)
 
 
 def _size() -> AxisRow:
@@ -160,7 +171,10 @@ def _style() -> AxisRow:
         styles = {NO_STYLE: None, **{style.name: style for style in offer.styles}}
         return [styles[name] for name in _read_names(line, choices(offer), title, hint, offer.limits.max_images)]
 
-    return AxisRow("style", title, hint, ("style",), read, _put("style"), lambda style: style.name if style else NO_STYLE, choices)
+    return AxisRow(
+        "style", title, hint, ("style",), read, _put("style"), lambda style: style.name if style else NO_STYLE, choices,
+        aliases=("styles",),
+    )  # fmt: skip
 
 
 def _replace() -> AxisRow:
@@ -185,7 +199,7 @@ def _replace() -> AxisRow:
 
     return AxisRow(
         "replace", title, hint, ("prompt", "negative_prompt"), read, lambda value: {}, lambda value: value.by,
-        rewrite=rewrite, kept_as_typed=True,
+        rewrite=rewrite, kept_as_typed=True, aliases=("s/r", "search and replace"),
     )  # fmt: skip
 
 
@@ -217,32 +231,68 @@ def _variants() -> AxisRow:
 
 _ROWS = (
     _numbers("seed", "seed", "7, 10-13, 4 random seeds", draw=random_seed),
-    _numbers("cfg", "guidance_scale", "3, 5-9 (+2), 1-10 [4]", refines=True),
-    _numbers("steps", "steps", "5, 10-30 (+10), 1-50 [4]", refines=True),
-    _names("scheduler", "scheduler", "Euler, DPM++ 2M Karras, heun k", lambda offer: available_schedulers()),
+    _numbers("cfg", "guidance_scale", "3, 5-9 (+2), 1-10 [4]", refines=True, aliases=("guidance scale", "guidance")),
+    _numbers("steps", "steps", "5, 10-30 (+10), 1-50 [4]", refines=True, aliases=("num inference steps", "sampling steps")),
+    _names(
+        "scheduler", "scheduler", "Euler, DPM++ 2M Karras, heun k", lambda offer: available_schedulers(),
+        ("sampler", "sampler name", "sampling method"),
+    ),
     _size(),
     _numbers("width", "width", "64, 64-128 (+32)", unit=SIZE_MULTIPLE, refines=True),
     _numbers("height", "height", "64, 64-128 (+32)", unit=SIZE_MULTIPLE, refines=True),
-    _names("model", "model", "starter, sd15", lambda offer: [model.name for model in offer.catalog]),
-    _texts("prompt", "prompt", 'a cat, sitting || a dog, or one a line'),
+    _names("model", "model", "starter, sd15", lambda offer: [model.name for model in offer.catalog], ("checkpoint name", "checkpoint")),
+    _texts("prompt", "prompt", "a cat, sitting || a dog, or one a line"),
     _texts("negative", "negative_prompt", '"", blurry, "text, letters", or one a line', keep_empty=True),
     _style(),
     _numbers("clip_skip", "clip_skip", "1-3"),
     _replace(),
     _variants(),
-)
+)  # fmt: skip
 
 AXES: Mapping[str, AxisRow] = {row.name: row for row in _ROWS}
 
 
+NOT_HERE: Mapping[str, str] = {
+    **dict.fromkeys(
+        (
+            "var. seed", "var. strength", "hires steps", "image cfg scale", "prompt order", "hires sampler",
+            "negative guidance minimum sigma", "sigma churn", "sigma min", "sigma max", "sigma noise", "schedule min sigma",
+            "schedule max sigma", "schedule rho", "beta schedule alpha", "beta schedule beta", "eta", "denoising",
+            "initial noise multiplier", "extra noise", "hires upscaler", "cond. image mask weight", "vae", "unipc order",
+            "face restore", "token merging ratio", "token merging ratio high res", "always discard next to last sigma",
+            "sgm noise multiplier", "refiner checkpoint", "refiner switch at", "rng source", "fp8 mode",
+        ),
+        "there is {labels}.",
+    ),
+    "schedule type": "it is part of a scheduler's name, such as “DPM++ 2M Karras”: vary the Scheduler.",
+}  # fmt: skip
+"""Axes of A1111 (scripts/xyz_grid.py, 1.10) without one of ours, in lower case: what is said instead."""
+
+
+def _plain(name: str) -> str:
+    """A name without its capitals, underscores, hyphens between words and blanks too many."""
+    return " ".join(re.sub(r"[_-]", " ", name.casefold()).split())
+
+
 def find_axis(name: str) -> AxisRow:
-    """The row of that name or label, whatever its capitals. Raises InvalidRequest with the nearest."""
-    known = {spelling.casefold(): row for row in _ROWS for spelling in (row.label, row.name)}
-    if row := known.get(name.strip().casefold()):
+    """The row of that name, label or alias, whatever its capitals; as much of it as tells it apart is enough.
+
+    Raises InvalidRequest with the candidates, what to do instead, or the nearest.
+    """
+    typed = _plain(name)
+    known = {_plain(spelling): row for row in _ROWS for spelling in (row.label, row.name, *row.aliases)}
+    if row := known.get(typed):
         return row
-    near = difflib.get_close_matches(name.casefold()[:100], known, n=1, cutoff=0.5)
-    labels = [known[near[0]].label] if near else [row.label for row in _ROWS]
-    raise InvalidRequest(f"There is no axis “{name[:60]}”; there is {', '.join(labels)}.")
+    labels = ", ".join(row.label for row in _ROWS)
+    if typed in NOT_HERE:
+        raise InvalidRequest(f"{name.strip()} cannot be varied here; {NOT_HERE[typed].format(labels=labels)}")
+    begun = {row.label: row for spelling, row in known.items() if typed and spelling.startswith(typed)}
+    if len(begun) == 1:
+        return next(iter(begun.values()))
+    if begun:
+        raise InvalidRequest(f"The axis “{name[:60]}” may be {', '.join(begun)}: write more of its name.")
+    near = [known[spelling].label for spelling in difflib.get_close_matches(typed[:100], known, n=3, cutoff=0.6)]
+    raise InvalidRequest(f"There is no axis “{name[:60]}”; there is {', '.join(dict.fromkeys(near)) or labels}.")
 
 
 def write_values(row: AxisRow, values: Sequence[Any]) -> str:

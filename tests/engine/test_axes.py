@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.axes import AXES, Offer, Replacement, find_axis, write_values
+from engine.axes import AXES, NOT_HERE, Offer, Replacement, find_axis, write_values
 from engine.catalog import Catalog, Limits, load_styles
 from engine.errors import InvalidRequest
 from engine.recipe import MAX_SEED, RANDOM_SEEDS, Recipe, make_recipe
@@ -59,6 +59,47 @@ def test_all_names_on_offer_can_be_written_in_one_line(row: Any) -> None:
     values = row.read(", ".join(row.choices(OFFER)), OFFER, RECIPE)
     assert [row.show(value) for value in values] == row.choices(OFFER)
     assert row.read(write_values(row, values), OFFER, RECIPE) == values
+
+
+A1111_AXES = {
+    "Seed": "seed", "Steps": "steps", "CFG Scale": "cfg", "Prompt S/R": "replace", "Sampler": "scheduler", "Checkpoint name": "model",
+    "Clip skip": "clip_skip", "Styles": "style", "Size": "size",
+}  # fmt: skip
+"""The options of its scripts/xyz_grid.py, release 1.10, that vary what a row varies here."""
+
+
+@pytest.mark.parametrize(("name", "row"), A1111_AXES.items())
+def test_the_names_of_a1111_are_understood(name: str, row: str) -> None:
+    assert find_axis(name) is find_axis(name.upper()) is AXES[row]
+
+
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [
+        ("guidance_scale", "cfg"), ("negative_prompt", "negative"), ("Negative", "negative"), ("clip-skip", "clip_skip"),
+        ("sched", "scheduler"), ("prompt v", "variants"), (" CLIP  Skip ", "clip_skip"), ("num_inference_steps", "steps"),
+    ],
+)  # fmt: skip
+def test_other_spellings_of_an_axis(name: str, row: str) -> None:
+    assert find_axis(name) is AXES[row]
+
+
+def test_an_axis_of_a1111_that_is_not_here_is_said_to_be_that() -> None:
+    with pytest.raises(InvalidRequest, match=r"^Hires steps cannot be varied here; there is Seed, CFG scale, .*Prompt variants\.$"):
+        find_axis("Hires steps")
+    with pytest.raises(InvalidRequest, match=r"^Schedule type cannot be varied here; it is part of a scheduler's name, such as "):
+        find_axis("Schedule type")
+
+
+def test_a_spelling_stands_for_one_axis() -> None:
+    spellings = [one.casefold() for row in AXES.values() for one in {row.name, row.label.casefold(), *row.aliases}]
+    assert len(set(spellings)) == len(spellings)
+    assert not set(spellings) & set(NOT_HERE)
+
+
+def test_the_beginning_of_several_axes_is_answered_with_them() -> None:
+    with pytest.raises(InvalidRequest, match=r"^The axis “pro” may be Prompt, Prompt S/R, Prompt variants: write more of its name\.$"):
+        find_axis("pro")
 
 
 def test_an_unknown_axis_is_answered_with_the_nearest_or_with_all() -> None:
