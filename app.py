@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import argparse
 import atexit
+import errno
 import logging
 import os
 import secrets
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -20,6 +22,7 @@ from pathlib import Path
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported
 
 import gradio as gr
+import gradio.http_server
 
 from engine.engine import Engine
 from engine.errors import EngineError
@@ -30,23 +33,27 @@ from ui.theme import page_assets
 USER = "darkroom"
 """The name that goes with a password made up for a shared link."""
 
+FIRST_PORT, PORTS = gradio.http_server.INITIAL_PORT_VALUE, gradio.http_server.TRY_NUM_PORTS
+"""Where a page without --port is put: the first free one of these."""
+
 NO_LINK = "No public link could be had: the tunnel needs the internet, which cannot be reached. The page runs here all the same."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Opens the page and serves it until interrupted. Returns the exit code: 2 for bad flags."""
+    """Opens the page and serves it until interrupted. Returns the exit code: 2 for flags that cannot be followed."""
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
         auth = credentials(options.auth, options.share)
+        check_address(options.host, options.port)
         engine = open_engine(model=options.model, device=options.device, dtype=options.dtype, data_dir=options.data_dir)
+        page = open_page(engine)
+        engine.warm()
+        serve(page, engine, options, auth)
     except EngineError as error:
         print(f"darkroom: {error}", file=sys.stderr)
         return 2
-    page = open_page(engine)
-    engine.warm()
-    serve(page, engine, options, auth)
     return 0
 
 
@@ -60,16 +67,16 @@ def open_page(engine: Engine) -> gr.Blocks:
 
 
 def serve(page: gr.Blocks, engine: Engine, options: argparse.Namespace, auth: tuple[str, str] | None) -> None:
-    """Serves the page; says where it is, and why there is no public link when one was wanted."""
+    """Serves the page; says where it is, and why there is no public link when one was wanted. Raises EngineError without a port."""
     try:
         _, address, public = page.queue(max_size=64).launch(
             server_name=options.host, server_port=options.port, share=options.share, auth=auth,
             allowed_paths=[str(engine.outputs)], max_file_size="40mb", prevent_thread_lock=True, quiet=True,
             ssr_mode=False, enable_monitoring=False, footer_links=[], run_history=False, **page_assets(),
         )  # fmt: skip
-    except OSError as error:
+    except OSError:
         engine.close()
-        sys.exit(f"darkroom: the page cannot be opened: {error} Try --port 7861.")
+        raise EngineError(_taken(options.port)) from None
     print(f"Darkroom is open at {address}", flush=True)
     if options.share:
         print(f"Public link: {public}" if public else NO_LINK, flush=True)
@@ -79,6 +86,37 @@ def serve(page: gr.Blocks, engine: Engine, options: argparse.Namespace, auth: tu
         page.block_thread()
     finally:
         engine.close()
+
+
+def check_address(host: str, port: int | None) -> None:
+    """Raises EngineError when no page can be served there: gradio would try a hundred ports for some seconds each, or show a traceback."""
+    try:
+        places = socket.getaddrinfo(host.strip("[]"), port or 0, type=socket.SOCK_STREAM)
+        for family, kind, protocol, _, place in places:
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does: a port just left is free
+                probe.bind(place)
+    except (OSError, UnicodeError) as error:
+        code = getattr(error, "errno", None)
+        if code == errno.EADDRINUSE:
+            raise EngineError(_taken(port)) from None
+        if code == errno.EACCES:
+            raise EngineError(f"Port {port} may not be used by this account: choose one from 1024 on with --port.") from None
+        own = "--host takes one of its own, such as 127.0.0.1, or 0.0.0.0 for all of them"
+        raise EngineError(f"This machine has no address “{host[:100]}”: {own}.") from None
+
+
+def _taken(port: int | None) -> str:
+    if port is None:
+        return f"None of the ports from {FIRST_PORT} to {FIRST_PORT + PORTS - 1} is free: choose another with --port."
+    return f"Port {port} is taken by another program: choose another with --port, or leave it out for the first free one from {FIRST_PORT}."
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 1 <= port <= 65_535:
+        raise argparse.ArgumentTypeError(f"a port is a number from 1 to 65535, not {text[:20]}")
+    return port
 
 
 def credentials(auth: str | None, share: bool) -> tuple[str, str] | None:
@@ -100,7 +138,7 @@ def _parser() -> argparse.ArgumentParser:
     # GRADIO_SERVER_NAME: how a Space says that its page must listen on all addresses.
     host = os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1")
     parser.add_argument("--host", default=host, help="address to listen on; 0.0.0.0 for the local network; default: 127.0.0.1")
-    parser.add_argument("--port", type=int, help="default: the first free one from 7860")
+    parser.add_argument("--port", type=_port, help=f"default: the first free one from {FIRST_PORT}")
     parser.add_argument("--share", action="store_true", help="make a public link (with a password)")
     parser.add_argument("--auth", metavar="USER:PASSWORD", help="ask visitors for this; --share alone makes a password up")
     return parser

@@ -61,6 +61,8 @@ def test_a_shared_page_gets_a_new_password_each_time() -> None:
         (["--auth", "ann"], "--auth takes USER:PASSWORD, both not empty."),
         (["--model", "nothing"], "There is no model “nothing” here; there is starter, sd15."),
         (["--model", "no/such/folder"], "There is no folder"),
+        (["--host", "192.0.2.7"], "This machine has no address “192.0.2.7”: --host takes one of its own, such as 127.0.0.1, or 0.0.0.0"),
+        (["--host", "a..b"], "This machine has no address “a..b”"),
     ],
 )
 def test_bad_flags_end_with_2_and_a_sentence(capsys: pytest.CaptureFixture[str], flags: list[str], sentence: str) -> None:
@@ -72,7 +74,7 @@ def test_bad_flags_end_with_2_and_a_sentence(capsys: pytest.CaptureFixture[str],
     assert out == ""
 
 
-@pytest.mark.parametrize("flags", [["--port", "many"], ["--dtype", "int3"], ["--nothing"]])
+@pytest.mark.parametrize("flags", [["--port", "many"], ["--port", "0"], ["--port", "65536"], ["--dtype", "int3"], ["--nothing"]])
 def test_flags_that_cannot_be_read_end_with_2(capsys: pytest.CaptureFixture[str], flags: list[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         app.main(flags)
@@ -189,15 +191,27 @@ def taken_port() -> Iterator[int]:
         yield taken.getsockname()[1]
 
 
-def test_a_port_that_is_taken_is_told(visit: Visit, taken_port: int) -> None:
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0"])
+def test_a_port_that_is_taken_is_told(taken_port: int, host: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert app.main(["--host", host, "--port", str(taken_port)]) == 2
+    told = f"Port {taken_port} is taken by another program: choose another with --port, or leave it out for the first free one from 7860."
+    assert capsys.readouterr().err == f"darkroom: {told}\n"
+
+
+def test_a_port_that_is_taken_at_the_last_moment_is_told(
+    visit: Visit, taken_port: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "check_address", lambda host, port: None)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)  # gradio leaves the socket with which it tried
-        with pytest.raises(SystemExit) as caught:
+        with pytest.raises(AssertionError):
             visit(statuses, "--port", str(taken_port))
-        sentence = str(caught.value)
-        del caught
         gc.collect()
-    assert re.fullmatch(r"darkroom: the page cannot be opened: .*Try --port 7861\.", sentence)
+    assert f"darkroom: Port {taken_port} is taken by another program" in capsys.readouterr().err
+
+
+def test_without_a_free_port_the_ports_that_were_tried_are_told() -> None:
+    assert app._taken(None) == "None of the ports from 7860 to 7959 is free: choose another with --port."
 
 
 def test_a_host_may_be_given_by_the_surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
