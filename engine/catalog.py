@@ -6,13 +6,14 @@ import difflib
 import json
 import math
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from engine.errors import InvalidRequest, ModelUnavailable
-from engine.recipe import SIZE_MULTIPLE, Recipe, Style
+from engine.recipe import MAX_SEED, SIZE_MULTIPLE, Recipe, Style, bounds, label
 from engine.schedulers import DEFAULT_SCHEDULER, own_scheduler
 
 FAMILY_OF_PIPELINE = {"StableDiffusionPipeline": "sd"}
@@ -90,6 +91,42 @@ class Limits(BaseModel):
             raise InvalidRequest(
                 f"{recipe.width} x {recipe.height} is too large here: at most {self.max_pixels:,} pixels, such as {side} x {side}."
             )
+
+
+    def fit(self, settings: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+        """(settings from elsewhere, fields of Recipe, with each number the nearest that is allowed here; a sentence for each that was not).
+
+        A seed has no nearest one: out of bounds it is left out.
+        """
+        near, notes = dict(settings), []
+        if "seed" in near and not _within("seed", near["seed"]):
+            notes.append(f"Seed {near.pop('seed')} is not from 0 to {MAX_SEED:,}: it was not taken over.")
+        for field in ("steps", "guidance_scale", "clip_skip"):
+            if field in near:
+                low, high = bounds(field)
+                high = min(high, self.max_steps) if field == "steps" else high
+                near[field] = type(near[field])(min(max(near[field], low), high))
+                if near[field] != settings[field]:
+                    bound = "least" if near[field] == low else "most"
+                    notes.append(f"{label(field)} {settings[field]:g} became {near[field]:g}, the {bound} here.")
+        sides = {name: near[name] for name in ("width", "height") if name in near}
+        fitted = self._fit_size(sides)
+        if fitted != sides:
+            before, after = (" x ".join(map(str, size.values())) for size in (sides, fitted))
+            notes.append(f"Size {before} became {after}: multiples of {SIZE_MULTIPLE}, at most {self.max_pixels:,} pixels.")
+        return {**near, **fitted}, notes
+
+    def _fit_size(self, sides: Mapping[str, int]) -> dict[str, int]:
+        """Rounded down, as A1111 does; both sides by the same factor when there are too many pixels."""
+        low, high = bounds("width")
+        near = {name: min(max(side, low), high) for name, side in sides.items()}
+        factor = min(1, math.sqrt(self.max_pixels / math.prod(near.values())))
+        return {name: max(int(side * factor) // SIZE_MULTIPLE * SIZE_MULTIPLE, low) for name, side in near.items()}
+
+
+def _within(field: str, value: float) -> bool:
+    low, high = bounds(field)
+    return low <= value <= high
 
 
 class Catalog:

@@ -10,6 +10,7 @@ import io
 import json
 import struct
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from engine.containers import read_texts
 from engine.errors import InvalidRequest, UnreadablePicture
 from engine.events import Provenance
 from engine.infotext import infotext, parse_infotext
+from engine.leftovers import stopped_note
 from engine.plan import Grid, Plan
 from engine.recipe import Recipe, make_recipe
 
@@ -44,9 +46,11 @@ class Found:
 
     settings: dict[str, Any]
     source: str
-    """ "Darkroom" or "A1111"."""
+    """The tool that made it, such as "Darkroom" or "A1111"."""
     notes: tuple[str, ...] = ()
     grid: Grid | None = None
+    model_hash: str = ""
+    """Of the model's file, where the text has one."""
 
 
 def png_bytes(image: Image.Image, recipe: Recipe, provenance: Provenance) -> bytes:
@@ -127,7 +131,7 @@ def read_picture(file: Path) -> Found:
     found = _read_own(texts.found)
     if found is None and "parameters" in texts.found:
         imported = parse_infotext(texts.found["parameters"])
-        found = Found(imported.settings, "A1111", imported.notes)
+        found = Found(imported.settings, imported.tool, imported.notes, model_hash=imported.model_hash)
     if found is None:
         raise UnreadablePicture(
             texts.trouble or "This picture carries no settings: only those made by Darkroom or A1111, not edited since, do."
@@ -146,9 +150,18 @@ def _read_own(texts: Mapping[str, str]) -> Found | None:
     try:
         grid = Grid.model_validate(content["grid"]) if "grid" in content else None
         recipe = grid.recipe if grid else Recipe.model_validate(content["recipe"])
-        return Found(dict(recipe), "Darkroom", (_LATER,) if later else (), grid)
+        return Found(dict(recipe), "Darkroom", (*([_LATER] if later else []), *_stopped(content)), grid)
     except (ValueError, KeyError, TypeError, RecursionError):
         return _read_later(content, texts) if later else None
+
+
+def _stopped(content: Mapping[str, Any]) -> list[str]:
+    """A note when the picture of a record was stopped on its way."""
+    with suppress(KeyError, TypeError):
+        provenance = Provenance(**content["provenance"])
+        if provenance.unfinished:
+            return [stopped_note(f"{provenance.step} of {provenance.total}")]
+    return []
 
 
 def _read_later(content: Mapping[str, Any], texts: Mapping[str, str]) -> Found:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import random
+import re
+from contextlib import suppress
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -113,6 +116,20 @@ def make_recipe(**values: Any) -> Recipe:
         return Recipe(**values)
     except ValidationError as error:
         raise InvalidRequest(" ".join(_sentence(item) for item in error.errors())) from None
+
+
+def read_number(field: str, given: Any) -> float:
+    """A finite number for a numeric field of Recipe from somebody else's text, whole where the field is; it may lie outside its bounds.
+
+    Raises InvalidRequest.
+    """
+    whole = Recipe.model_fields[field].annotation is int
+    with suppress(ValueError, OverflowError):
+        text = str(given).strip()
+        number = int(text) if re.fullmatch("[-+]?[0-9]{1,30}", text) else float(text)  # a float would round a long seed
+        if math.isfinite(number) and (not whole or number == int(number)):
+            return int(number) if whole else float(number)
+    raise InvalidRequest(f"{label(field)} “{_shown(given)}” is no {'whole ' if whole else ''}number and was not taken over.")
 
 
 def join_words(first: str, second: str) -> str:

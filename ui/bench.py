@@ -13,12 +13,13 @@ from engine import metadata
 from engine.engine import Engine
 from engine.errors import EngineError
 from engine.plan import GridPreset
-from engine.recipe import Style
+from engine.recipe import Style, make_recipe
 from engine.schedulers import SCHEDULERS
 from ui.compare import CompareTab
-from ui.controls import Controls, guidance_advice, hint_value, ratio_of, size_advice, size_of, with_ready_words
+from ui.controls import Controls, guidance_advice, hint_value, more_label, ratio_of, size_advice, size_of, with_ready_words
 from ui.generate import GenerateTab
 from ui.handlers import QUIET, TOLD
+from ui.loaded import loaded_component, loaded_value
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".avif")
 """Names of files that may carry settings; what is in them decides, not the name."""
@@ -37,12 +38,14 @@ class Bench:
         self._wire_hints()
         self.generate.wire()
         self.compare.wire(self.tabs)
-        settings = [*self.controls.components, *self.compare.pickers.components, self.tabs]
+        settings = [*self.controls.components, *self.compare.pickers.components, self.tabs, self.loaded]
         self.file.upload(self._load_file, self.file, settings, **TOLD)
+        self.loaded.select(loaded_value, None, self.loaded, **QUIET)
 
     def _build(self) -> None:
         with gr.Row(elem_id="bench"):
             with gr.Column(elem_id="words"):
+                self.loaded = loaded_component()
                 self.controls.build_words()
             with gr.Column(elem_id="picture"), gr.Tabs(selected="generate", elem_id="tabs") as self.tabs:
                 with gr.Tab("Generate", id="generate", elem_id="generate-tab"):
@@ -74,6 +77,8 @@ class Bench:
         fields["scheduler"].change(
             lambda name: hint_value((SCHEDULERS[name].hint, "")), fields["scheduler"], controls.scheduler_hint, **live
         )
+        acting = [fields["clip_skip"], fields["exact"]]
+        gr.on([field.change for field in acting], lambda *values: gr.Accordion(label=more_label(*values)), acting, controls.more, **live)
         controls.ratio.input(self._shape, [fields["model"], controls.ratio], [fields["width"], fields["height"]], **QUIET)
         suited = [fields[name] for name in ("steps", "guidance_scale", "scheduler", "width", "height")]
         fields["model"].input(self._suit, fields["model"], suited, **QUIET)
@@ -99,18 +104,28 @@ class Bench:
             return unchanged
         try:
             found = metadata.read_picture(Path(path))
-            shown = self.controls.show(found.settings) if found.grid is None else self.compare.show_grid(found.grid)
+            settings, notes = self.engine.limits.fit(found.settings)
+            if found.grid is None:
+                shown = self.controls.show(settings)
+            else:
+                shown = self.compare.show_grid(found.grid.model_copy(update={"recipe": make_recipe(**settings)}))
         except EngineError as error:  # also of a grid with an axis that only a later version knows
             gr.Warning(html.escape(str(error)), title="Nothing loaded")
             return unchanged
-        notes = list(found.notes)
-        if found.settings.get("model") not in {spec.name for spec in self.engine.catalog}:
-            notes.append(f"It was made with the model “{found.settings.get('model', 'unknown')}”, which is not here.")
-        told = f"Settings of a picture made by {found.source} are loaded."
+        notes = [*self._about_model(settings.get("model"), found.model_hash), *notes, *found.notes]
+        title = f"Settings of a picture made by {found.source} are loaded"
         if found.grid is not None:
-            told = "The grid of a contact sheet is loaded: press Compare to develop it."
-        gr.Info(html.escape(" ".join([told, *notes])), title="Settings loaded")  # gradio takes the message for HTML
-        return shown
+            title = "The grid of a contact sheet is loaded: press Compare to develop it"
+        told = f"{title}. What did not come with it stands above the prompt." if notes else f"{title}."
+        gr.Info(html.escape(told), title="Settings loaded")  # gradio takes the message for HTML
+        return {**shown, self.loaded: loaded_value(title, notes)}
+
+    def _about_model(self, name: str | None, model_hash: str) -> list[str]:
+        """A note when a picture's model is not among those here."""
+        if name is None or name in {spec.name for spec in self.engine.catalog}:
+            return []
+        hashed = f" (hash {model_hash})" if model_hash else ""
+        return [f"It was made with the model “{name}”{hashed}, which is not here."]
 
     def _count(self, model: str, text: str) -> dict[str, str]:
         count = self.engine.count_tokens(model, text or "")

@@ -119,7 +119,7 @@ class Controls:
             info="Each with its own seed: seed, seed + 1, ...",
         )  # fmt: skip
         skip_low, skip_high = bounds("clip_skip")
-        with gr.Accordion("More", open=False, elem_id="more"):
+        with gr.Accordion(more_label(), open=False, elem_id="more") as self.more:
             self.fields["clip_skip"] = gr.Slider(
                 skip_low, skip_high, value=1, step=1, label="CLIP skip", elem_id="clip-skip",
                 info="The text encoder's layer that the prompt is taken from: 1 the last, 2 the one before it (some models want that)",
@@ -170,6 +170,13 @@ class Controls:
         if name not in self.styles:
             raise InvalidRequest(f"There is no style “{name}” here.")
         return self.styles[name]
+
+
+def more_label(clip_skip: float | None = 1, exact: bool = False) -> str:
+    """The head of the folded settings, with those that act: what changes a picture must not be out of sight."""
+    acting = [f"CLIP skip {clip_skip:g}"] if clip_skip not in (None, 1) else []
+    acting += ["Exact"] if exact else []
+    return "More" + (f": {', '.join(acting)}" if acting else "")
 
 
 Advice = tuple[str, str]

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from engine.catalog import Catalog, Limits, ModelSpec, load_styles, local_model
 from engine.errors import InvalidRequest, ModelUnavailable
@@ -269,3 +271,53 @@ def test_a_misspelt_key_in_a_style_is_refused(tmp_path: Path) -> None:
     (tmp_path / "styles.toml").write_text('["Ink"]\npromt = "ink"\n', encoding="utf-8")
     with pytest.raises(ValueError, match="promt"):
         load_styles(tmp_path / "styles.toml")
+
+
+# ---- settings from elsewhere
+
+
+@pytest.mark.parametrize(
+    ("given", "near", "note"),
+    [
+        ({"steps": 200}, {"steps": 150}, "Steps 200 became 150, the most here."),
+        ({"steps": 10**30}, {"steps": 150}, "Steps 1e+30 became 150, the most here."),
+        ({"steps": -5}, {"steps": 1}, "Steps -5 became 1, the least here."),
+        ({"guidance_scale": 0.0}, {"guidance_scale": 1.0}, "CFG scale 0 became 1, the least here."),
+        ({"guidance_scale": 99.5}, {"guidance_scale": 30.0}, "CFG scale 99.5 became 30, the most here."),
+        ({"clip_skip": 0}, {"clip_skip": 1}, "CLIP skip 0 became 1, the least here."),
+        ({"clip_skip": 13}, {"clip_skip": 12}, "CLIP skip 13 became 12, the most here."),
+        ({"seed": -1}, {}, "Seed -1 is not from 0 to 9,007,199,254,740,991: it was not taken over."),
+        ({"seed": 2**53}, {}, "Seed 9007199254740992 is not from 0 to 9,007,199,254,740,991: it was not taken over."),
+        # A1111 floors: opt_f = 8, and latents of height // opt_f in its modules/processing.py
+        (
+            {"width": 500, "height": 518}, {"width": 496, "height": 512},
+            "Size 500 x 518 became 496 x 512: multiples of 8, at most 4,194,304 pixels.",
+        ),
+        ({"width": 8, "height": 64}, {"width": 32, "height": 64}, "Size 8 x 64 became 32 x 64: multiples of 8, at most 4,194,304 pixels."),
+        (
+            {"width": 4096, "height": 4096}, {"width": 2048, "height": 2048},
+            "Size 4096 x 4096 became 2048 x 2048: multiples of 8, at most 4,194,304 pixels.",
+        ),
+    ],
+)  # fmt: skip
+def test_numbers_from_elsewhere_come_within_the_limits_with_a_note(given: dict, near: dict, note: str) -> None:
+    assert Limits().fit({"prompt": "a fox", **given}) == ({"prompt": "a fox", **near}, [note])
+
+
+def test_settings_within_the_limits_stay_as_they_are() -> None:
+    recipe = make_recipe(steps=150, guidance_scale=6.55, clip_skip=12, seed=5, width=2048, height=2048)
+    assert Limits().fit(dict(recipe)) == (dict(recipe), [])
+
+
+@settings(max_examples=200, deadline=None, derandomize=True, database=None)
+@given(
+    whole=st.dictionaries(st.sampled_from(["steps", "clip_skip", "seed", "width", "height"]), st.integers(-(10**30), 10**30)),
+    scale=st.floats(allow_nan=False, allow_infinity=False),
+    pixels=st.integers(32 * 4096, 2**24),  # below, the narrowest shapes do not fit
+)
+def test_whatever_was_fitted_can_be_planned(whole: dict[str, int], scale: float, pixels: int) -> None:
+    limits = Limits(max_pixels=pixels)
+    near, _ = limits.fit({**whole, "guidance_scale": scale})
+    recipe = make_recipe(**{"width": 32, "height": 32, **near})
+    if {"width", "height"} <= whole.keys():
+        limits.check(recipe)

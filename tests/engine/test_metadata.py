@@ -109,7 +109,7 @@ def test_a_record_from_before_clip_skip_is_read(file: Path) -> None:
 
 def test_a_picture_of_a1111_is_read(file: Path) -> None:
     text = parse_infotext(NEW_A1111)
-    assert read_picture(png_with(file, parameters=NEW_A1111)) == Found(text.settings, "A1111", text.notes)
+    assert read_picture(png_with(file, parameters=NEW_A1111)) == Found(text.settings, "A1111", text.notes, model_hash="45dee52b")
 
 
 def test_html_in_an_infotext_stays_the_text_it_is(file: Path) -> None:
@@ -402,7 +402,8 @@ def test_a_plan_of_no_grid_has_none_to_write() -> None:
         grid_texts(plan_images(make_recipe(), OFFER.catalog, OFFER.limits))
 
 
-def test_a_sheet_without_its_record_is_read_as_a_picture_of_a1111(file: Path) -> None:
+def test_a_sheet_without_its_record_is_read_by_its_text(file: Path) -> None:
     texts = grid_texts(plan_grid(Grid(recipe=make_recipe(prompt="a cat", seed=5), x=AxisLine(axis="cfg", values="3, 5")), OFFER))
     found = read_picture(png_with(file, darkroom="{", parameters=texts["parameters"]))
-    assert (found.source, found.grid, found.settings["seed"]) == ("A1111", None, 5)
+    assert (found.source, found.grid, found.settings["seed"]) == ("Darkroom", None, 5)
+    assert found.notes == ("Not taken over: X/Y/Z plot (CFG Scale: 3, 5).",)

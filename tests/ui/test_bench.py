@@ -13,10 +13,14 @@ from PIL import Image, PngImagePlugin
 from engine.device import TokenCount
 from engine.metadata import grid_texts, png_bytes
 from engine.plan import AxisLine, Grid, plan_grid
+from tests.conftest import ROOT
 from tests.ui.conftest import ANN, pictures
 from ui.axes import NONE
 from ui.compare import CompareTab
 from ui.controls import KEEP
+from ui.loaded import loaded_value
+
+DATA = ROOT / "tests" / "data"
 
 # Settings from a file.
 
@@ -83,19 +87,48 @@ def test_a_picture_of_ours_fills_in_everything(bench, engine, press, told, tmp_p
     assert shown == {
         "model": "starter", "prompt": "an owl", "negative": "red", "style": "Watercolour", "seed": 100, "seed-mode": KEEP,
         "steps": 7, "cfg": 6.0, "scheduler": made.recipe.scheduler, "width": 128, "height": 64, "clip-skip": 1,
+        "loaded": loaded_value("Settings of a picture made by Darkroom are loaded"),
     }  # fmt: skip
+    assert shown["loaded"]["notes"] == []
 
 
 def test_a_picture_of_a1111_fills_in_what_is_known_and_says_what_is_not(bench, told, tmp_path):
-    text = "a fox\nNegative prompt: blurry\nSteps: 28, Sampler: Euler a, CFG scale: 7.5, Seed: 9, Size: 500x512, Model: dreamy"
+    text = "a fox\nSteps: 28, Sampler: Euler a, CFG scale: 7.5, Seed: 9, Size: 500x512, Model hash: 45dee52b, Model: dreamy"
     shown = {component.elem_id: value for component, value in bench._load_file(str(saved(tmp_path, parameters=text))).items()}
     assert shown["prompt"] == "a fox"
-    assert (shown["steps"], shown["cfg"], shown["seed"], shown["height"], shown["scheduler"]) == (28, 7.5, 9, 512, "Euler a")
-    assert not shown.keys() & {"width", "model"}
-    [(_, message)] = told
-    assert "made by A1111" in message
-    assert "Width must be a multiple of 8" in message
-    assert "“dreamy”, which is not here" in message
+    assert (shown["steps"], shown["cfg"], shown["seed"], shown["scheduler"]) == (28, 7.5, 9, "Euler a")
+    assert (shown["width"], shown["height"]) == (496, 512)
+    assert "model" not in shown
+    assert told == [("info", "Settings of a picture made by A1111 are loaded. What did not come with it stands above the prompt.")]
+    assert shown["loaded"]["title"] == "Settings of a picture made by A1111 are loaded"
+    assert shown["loaded"]["notes"][:2] == [
+        "It was made with the model “dreamy” (hash 45dee52b), which is not here.",
+        "Size 500 x 512 became 496 x 512: multiples of 8, at most 4,194,304 pixels.",
+    ]
+
+
+def test_numbers_beyond_the_limits_leave_every_widget_usable(bench, told):
+    shown = {component.elem_id: value for component, value in bench._load_file(str(DATA / "metadata" / "steps200.png")).items()}
+    assert (shown["steps"], shown["cfg"], shown["clip-skip"], shown["seed"]) == (150, 6.55, 2, 5)
+    assert shown["loaded"]["notes"][0] == "Steps 200 became 150, the most here."
+    for name in ("steps", "guidance_scale", "clip_skip"):  # what gradio asks of a value before any handler sees it
+        assert bench.controls.fields[name].preprocess(shown[bench.controls.fields[name].elem_id])
+
+
+def test_notes_beyond_a_glance_are_folded_and_none_is_lost():
+    notes = [f"{n} " + "x" * 150 for n in range(6)]
+    value = loaded_value("Loaded", notes)
+    assert value["notes"] + value["folded"] == notes
+    assert (len(value["notes"]), value["count"]) == (3, "3")
+    assert loaded_value("Loaded", ["x" * 9000])["folded"] == []
+    assert loaded_value()["notes"] == []
+
+
+def test_a_note_is_text_whatever_the_file_says(bench, told, tmp_path):
+    text = "a fox\nSteps: 20, Sampler: <img src=x>, ${alert(1)}: \\n"
+    shown = bench._load_file(str(saved(tmp_path, parameters=text)))[bench.loaded]
+    assert "“<img src=x>”" in " ".join(shown["notes"])
+    assert r"\${alert(1)} \\n" in shown["notes"][-1]  # `literal`: the template makes it the text that it was
 
 
 # A contact sheet.
@@ -141,8 +174,15 @@ def test_an_axis_of_a_later_version_changes_nothing_and_is_named(bench, grids, t
 
 def test_a_grid_of_a_model_that_is_not_here_says_so(bench, grids, told, tmp_path):
     recipe = grids.engine.catalog.default.recipe(seed=9).model_copy(update={"model": "dreamy"})
-    bench._load_file(str(contact_sheet(grids, tmp_path, recipe=recipe.model_dump(mode="json"))))
-    assert told[0][1].endswith("It was made with the model “dreamy”, which is not here.")
+    shown = bench._load_file(str(contact_sheet(grids, tmp_path, recipe=recipe.model_dump(mode="json"))))
+    assert shown[bench.loaded]["notes"] == ["It was made with the model “dreamy”, which is not here."]
+
+
+def test_a_grid_of_another_machines_limits_comes_within_those_here(bench, grids, told, tmp_path):
+    recipe = grids.engine.catalog.default.recipe(seed=9, steps=500)
+    shown = bench._load_file(str(contact_sheet(grids, tmp_path, recipe=recipe.model_dump(mode="json"))))
+    assert shown[bench.controls.fields["steps"]] == 150
+    assert shown[bench.loaded]["notes"] == ["Steps 500 became 150, the most here."]
 
 
 # Keys.

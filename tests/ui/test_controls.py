@@ -26,6 +26,7 @@ from ui.controls import (
     guidance_advice,
     hint,
     hint_value,
+    more_label,
     ratio_of,
     size_advice,
     size_of,
@@ -358,3 +359,14 @@ def test_ready_words_are_added_once(negative: str, words: str, result: str) -> N
 
 def test_a_hint_keeps_its_place_while_it_is_empty() -> None:
     assert hint("some-hint").value == hint_value(("", "")) == {"text": "", "kind": ""}
+
+
+@pytest.mark.parametrize(
+    ("clip_skip", "exact", "label"),
+    [
+        (1, False, "More"), (None, False, "More"), (2, False, "More: CLIP skip 2"), (1, True, "More: Exact"),
+        (12, True, "More: CLIP skip 12, Exact"),
+    ],
+)  # fmt: skip
+def test_what_acts_while_it_is_folded_away_stands_on_the_fold(clip_skip: float | None, exact: bool, label: str) -> None:
+    assert more_label(clip_skip, exact) == label
