@@ -8,6 +8,7 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -407,3 +408,10 @@ def test_a_sheet_without_its_record_is_read_by_its_text(file: Path) -> None:
     found = read_picture(png_with(file, darkroom="{", parameters=texts["parameters"]))
     assert (found.source, found.grid, found.settings["seed"]) == ("Darkroom", None, 5)
     assert found.notes == ("Not taken over: X/Y/Z plot (CFG Scale: 3, 5).",)
+
+
+def test_a_picture_that_was_stopped_says_so(file: Path) -> None:
+    recipe, unfinished = make_recipe(steps=60, seed=5), replace(PROVENANCE, step=16, total=60)
+    found = read_bytes(png_bytes(IMAGE, recipe, unfinished), file)
+    assert (found.settings["steps"], found.notes) == (60, parse_infotext(infotext(recipe, unfinished)).notes)
+    assert found.notes == ("That picture was stopped at 16 of 60: made to its end, it looks different.",)
