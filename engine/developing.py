@@ -36,6 +36,11 @@ NICENESS = 10
 CROWDED = 32
 """Pictures that wait to be written. With more than these no new image is begun: each holds its pixels in memory."""
 
+TILED = (
+    "This picture did not fit into the device's memory as a whole and was decoded in tiles: faint seams are possible,"
+    " and it may not be the same bits again."
+)
+
 
 class Developer:
     """Writes pictures, and looks for those made before. `folder` says where a picture made now is written."""
@@ -112,8 +117,10 @@ class Developer:
         recipe = task.cell.recipe
         provenance = Provenance(
             facts.model_revision, facts.device, facts.dtype, facts.bucket, task.job.plan.exact,
-            task.step, task.total, seconds, facts.versions,
+            task.step, task.total, seconds, facts.versions, facts.tiled,
         )  # fmt: skip
+        if facts.tiled:
+            task.publish(Notice(TILED, cell=task.cell.index))
         sha256 = hashlib.sha256(image.tobytes()).hexdigest()
         mark = f"-unfinished-{task.step}-of-{task.total}" if provenance.unfinished else ""
         name = f"{time.strftime('%H%M%S')}-{task.job.id}-{task.cell.index:02d}-seed-{recipe.seed}{mark}"

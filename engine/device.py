@@ -50,6 +50,9 @@ class DeviceFacts:
     dtype: str
     bucket: int
     versions: dict[str, str] = field(default_factory=dict)
+    tiled: bool = False
+    """Whether the picture was decoded in tiles, as the whole did not fit into memory: nearly the same, not the same bits.
+    Known once there is a picture."""
 
 
 class Device(Protocol):
@@ -105,7 +108,10 @@ class Device(Protocol):
         """The predicted x0 after `step` (default: the last one) of an image not forgotten."""
 
     def picture(self, key: Key) -> Image.Image:
-        """The finished picture; of an unfinished image, its last x0 through the full decoder. Raises SpoiltPicture."""
+        """The finished picture; of an unfinished image, its last x0 through the full decoder.
+
+        Raises SpoiltPicture, and OutOfMemory where not even tiles of it can be decoded: its latents are still there then.
+        """
 
     def latents(self, key: Key) -> Any:
         """An image's current latents as a float32 array (C, h, w), as the network's space has them."""

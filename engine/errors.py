@@ -17,7 +17,7 @@ class ModelUnavailable(EngineError):
 
 
 class OutOfMemory(EngineError):
-    """The device has no room for even the smallest network call of this image."""
+    """The device has no room for even the smallest network call of this image, or for decoding any part of it."""
 
 
 class SpoiltPicture(EngineError):

@@ -74,6 +74,8 @@ class Provenance:
     total: int
     seconds: float
     versions: dict[str, str] = field(default_factory=dict)
+    tiled: bool = False
+    """Whether it was decoded in tiles, for want of memory: another decode may differ from it where tiles meet."""
 
     @property
     def unfinished(self) -> bool:

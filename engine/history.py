@@ -46,8 +46,9 @@ class History:
         self._broken = False
 
     def remember(self, made: Made, facts: DeviceFacts) -> None:
-        """Notes a finished picture that is on disk, and what computed it; any other is no replacement for making it."""
-        if made.path is None or made.provenance.unfinished:
+        """Notes a finished picture that is on disk, and what computed it; any other is no replacement for making it, nor is
+        one that was decoded in tiles."""
+        if made.path is None or made.provenance.unfinished or made.provenance.tiled:
             return
         key = self._key(made.recipe, made.provenance.exact, facts)
         row = (key, str(made.path.resolve()), made.sha256, time.time())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import math
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -20,9 +19,10 @@ from engine.diffusion.denoiser import Denoiser
 from engine.diffusion.families import StableDiffusion
 from engine.diffusion.identity import Identity
 from engine.diffusion.loading import Loaded, load, pick_device, pick_dtype
+from engine.diffusion.memory import free_unused, is_out_of_memory
 from engine.diffusion.previews import Previewers
 from engine.diffusion.trajectory import Trajectory
-from engine.errors import ModelUnavailable, SpoiltPicture
+from engine.errors import ModelUnavailable, OutOfMemory, SpoiltPicture
 from engine.packing import EXACT_ROWS, Packer
 from engine.recipe import Recipe
 from engine.schedulers import scheduler_row
@@ -30,6 +30,10 @@ from engine.schedulers import scheduler_row
 KEPT_BYTES = 256 * 2**20
 """Of all images' steps, under way and ended: 100 pictures of 512 x 512 pixels and 50 steps take 160 MB. Only those that
 have ended are forgotten to stay within it."""
+
+
+TILES = (1, 2, 4)
+"""How many along a side a picture is decoded in, one after the other while memory runs out: a quarter of it each time."""
 
 
 @dataclass
@@ -41,6 +45,8 @@ class Kept:
     """None once its model has made way for another's."""
     previewers: Previewers
     identity: Future[Identity]
+    tiled: bool = False
+    """Whether its picture was decoded in tiles."""
 
     @property
     def bytes(self) -> int:
@@ -109,9 +115,7 @@ class TorchDevice:
         self._loaded = loaded  # last: another thread that sees the model asks for its packer
         for kept in self._kept.values():  # they must not hold the old model's memory
             kept.part()
-        gc.collect()
-        if self.kind == "cuda":
-            torch.cuda.empty_cache()
+        free_unused(self._device)
 
     def admit(
         self, key: Key, recipe: Recipe, *, owner: str = "", exact: bool = False, latents: Any | None = None,
@@ -151,19 +155,39 @@ class TorchDevice:
         kept = self._kept[key]
         if kept.family is None:
             raise KeyError(key)
-        image = kept.family.decode(kept.trajectory.latents if kept.trajectory.done else kept.trajectory.x0[-1].float())
+        image = self._decoded(kept, kept.trajectory.latents if kept.trajectory.done else kept.trajectory.x0[-1].float())
         if image.getextrema() == ((0, 0),) * 3:
             raise SpoiltPicture("The picture came out all black: try another scheduler, a lower CFG scale, or --dtype float32.")
         return image
+
+    def _decoded(self, kept: Kept, latents: torch.Tensor) -> Image.Image:
+        """The decoded latents, in tiles where the whole does not fit. Raises OutOfMemory; the latents are kept."""
+        assert kept.family is not None
+        for tiles in TILES:
+            try:
+                image = kept.family.decode(latents, tiles)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+            else:
+                kept.tiled = tiles > 1
+                return image
+            free_unused(self._device)  # here, where no traceback holds the failed call's tensors
+        size = f"{kept.trajectory.recipe.width} x {kept.trajectory.recipe.height}"
+        raise OutOfMemory(
+            f"The steps of this picture are done, but decoding {size} does not fit into this device's memory, not even in tiles:"
+            " choose a smaller size. What it came to is kept for a while, as latents (Engine.latents)."
+        )
 
     def latents(self, key: Key) -> Any:
         return self._kept[key].trajectory.latents[0].float().cpu().numpy()
 
     def facts(self, key: Key | None = None) -> DeviceFacts:
         if key is not None:
-            identity, bucket = self._kept[key].identity.result(), self._kept[key].trajectory.bucket
+            kept = self._kept[key]
+            identity, bucket, tiled = kept.identity.result(), kept.trajectory.bucket, kept.tiled
         elif self._loaded is not None:
-            identity, bucket = self._loaded.identity.result(), 0
+            identity, bucket, tiled = self._loaded.identity.result(), 0, False
         else:
             raise ModelUnavailable("No model is loaded yet: try again in a moment.")
         name = torch.cuda.get_device_name(self._device) if self.kind == "cuda" else "cpu"
@@ -171,7 +195,7 @@ class TorchDevice:
             "darkroom": engine.__version__, "torch": torch.__version__,
             "diffusers": diffusers.__version__, "transformers": transformers.__version__,
         }  # fmt: skip
-        return DeviceFacts(identity.revision, identity.weights, name, str(self._dtype).removeprefix("torch."), bucket, versions)
+        return DeviceFacts(identity.revision, identity.weights, name, str(self._dtype).removeprefix("torch."), bucket, versions, tiled)
 
     def drop(self, key: Key) -> None:
         if self._denoiser is not None:

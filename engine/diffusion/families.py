@@ -7,6 +7,7 @@ denoiser only stacks.
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
@@ -39,7 +40,7 @@ class StableDiffusion:
             raise ModelUnavailable("This model has guidance distilled into its network (LCM); that is not supported yet.")
         memory_format = torch.channels_last if device.type == "cuda" else torch.contiguous_format
         self.unet = pipeline.unet.to(device, memory_format=memory_format).eval()
-        self.vae = pipeline.vae.to(device).eval()
+        self.vae = pipeline.vae.to(device, memory_format=memory_format).eval()
         self.text_encoder = pipeline.text_encoder.to(device).eval()
         self.tokens = TokenCounter(pipeline.tokenizer)
         self._use_attention_mask = getattr(pipeline.text_encoder.config, "use_attention_mask", False)
@@ -69,17 +70,41 @@ class StableDiffusion:
         prediction = self.unet(model_input.to(self.dtype), timesteps, **conditioning, return_dict=False)[0]
         return prediction.float()
 
-    def decode(self, latents: torch.Tensor) -> Image.Image:
-        """The picture of one image's latents (1, C, h, w). Raises SpoiltPicture on NaN."""
-        pixels = self.decode_pixels(latents)
-        if not bool(torch.isfinite(pixels).all()):
+    def decode(self, latents: torch.Tensor, tiles: int = 1) -> Image.Image:
+        """The picture of one image's latents (1, C, h, w). Raises SpoiltPicture on NaN.
+
+        Decoders that overflow in half precision are tried again in float32: for this picture only, since what the others
+        give in half precision must not depend on the company they are in.
+        """
+        pixels = self.decode_pixels(latents, tiles)
+        if self.vae.dtype != torch.float32 and not _all_finite(pixels) and _all_finite(latents):
+            half = self.vae.dtype
+            try:
+                self.vae.to(torch.float32)
+                pixels = self.decode_pixels(latents, tiles)
+            finally:
+                self.vae.to(half)  # no bit is lost: they were half precision before
+        if not _all_finite(pixels):
             raise SpoiltPicture("The decoder gave no numbers (NaN): try another scheduler, a lower CFG scale, or --dtype float32.")
         return to_image(pixels)
 
-    def decode_pixels(self, latents: torch.Tensor) -> torch.Tensor:
-        """Latents through the full decoder. # (B, 3, H, W), about [-1, 1]"""
-        scaled = latents.to(self.device, self.dtype) / self.vae.config.scaling_factor
-        return self.vae.decode(scaled, return_dict=False)[0]
+    def decode_pixels(self, latents: torch.Tensor, tiles: int = 1) -> torch.Tensor:
+        """Latents through the full decoder. # (B, 3, H, W), about [-1, 1]
+
+        `tiles` along a side, overlapping and blended, take less memory than the whole, and give nearly the same pixels.
+        """
+        scaled = latents.to(self.device, self.vae.dtype) / self.vae.config.scaling_factor
+        if tiles == 1:
+            return self.vae.decode(scaled, return_dict=False)[0]
+        usual = self.vae.tile_latent_min_size, self.vae.tile_sample_min_size
+        side = 4 * math.ceil(max(scaled.shape[-2:]) / tiles / 4)  # a quarter of it is the overlap: in whole latents
+        try:
+            self.vae.enable_tiling()
+            self.vae.tile_latent_min_size, self.vae.tile_sample_min_size = side, side * self.scale
+            return self.vae.decode(scaled, return_dict=False)[0]
+        finally:
+            self.vae.disable_tiling()
+            self.vae.tile_latent_min_size, self.vae.tile_sample_min_size = usual
 
     def _encode(self, text: str, clip_skip: int) -> torch.Tensor:
         layers = self.text_encoder.config.num_hidden_layers
@@ -96,6 +121,10 @@ class StableDiffusion:
 
 
 FAMILIES = {"sd": StableDiffusion}
+
+
+def _all_finite(tensor: torch.Tensor) -> bool:
+    return bool(torch.isfinite(tensor).all())
 
 
 def to_image(pixels: torch.Tensor) -> Image.Image:

@@ -5,18 +5,23 @@ from __future__ import annotations
 import gc
 import weakref
 from concurrent.futures import Future
+from dataclasses import replace
 
+import numpy
 import pytest
 import torch
+from diffusers.image_processor import VaeImageProcessor
 
 from engine.diffusion import device as device_module
 from engine.diffusion.device import TorchDevice
+from engine.diffusion.families import StableDiffusion
 from engine.diffusion.identity import Identity
 from engine.diffusion.loading import Loaded
 from engine.diffusion.previews import Previewers
 from engine.engine import Engine
-from engine.errors import InvalidRequest, ModelUnavailable
-from engine.events import Cancelled, Finished
+from engine.errors import InvalidRequest, ModelUnavailable, OutOfMemory, SpoiltPicture
+from engine.events import Cancelled, Failed, Finished, Notice
+from engine.metadata import read_record
 from engine.plan import Cell, Plan
 from engine.previewing import PreviewOptions
 from tests.engine.test_worker import at_step, ends, kinds, wait_for
@@ -273,6 +278,180 @@ def test_the_engine_holds_no_weights_of_a_model_that_made_way(tiny_models, catal
         assert held() is None
         frames = engine.frames(both, {0: 1, 1: 1})
         assert {frame.size for frame in frames.values()} == {(16, 16)}  # one of them has nothing better
+
+
+# Decoding that does not fit.
+
+
+OUT_OF_MEMORY = (
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to ..."),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+    RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported at some other API call"),
+    RuntimeError("GET was unable to find an engine to execute this computation"),
+    MemoryError(),
+)
+
+
+def small_decoder(monkeypatch, device: TorchDevice, most: int, error: Exception = OUT_OF_MEMORY[0]) -> list[int]:
+    """A decoder that has room for so many latents; how many it was asked for, call by call."""
+    decoder, asked = device.denoiser.family.vae.decoder, []
+    forward = decoder.forward
+
+    def decode(z, *arguments, **options):
+        asked.append(z.shape[-2] * z.shape[-1])
+        if asked[-1] > most:
+            raise error
+        return forward(z, *arguments, **options)
+
+    monkeypatch.setattr(decoder, "forward", decode)
+    return asked
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=str)
+def test_a_picture_that_does_not_fit_is_decoded_in_tiles(device, monkeypatch, error):
+    draw(device, 0)
+    whole = numpy.asarray(device.picture(0), float)
+    assert not device.facts(0).tiled
+    asked = small_decoder(monkeypatch, device, 64, error)
+    tiled = numpy.asarray(device.picture(0), float)
+    assert (asked[0], max(asked[1:])) == (256, 64)
+    assert device.facts(0).tiled
+    assert tiled.shape == whole.shape
+    # diffusers' own tiled decode, set as its documentation says.
+    vae = device.denoiser.family.vae
+    vae.enable_tiling()
+    vae.tile_latent_min_size, vae.tile_sample_min_size = 8, 16
+    with torch.inference_mode():
+        pixels = vae.decode(device._kept[0].trajectory.latents / vae.config.scaling_factor).sample
+    vae.disable_tiling()
+    assert (VaeImageProcessor().postprocess(pixels, "np")[0] * 255).round() == pytest.approx(tiled, abs=1)
+    assert numpy.corrcoef(tiled.ravel(), whole.ravel())[0, 1] > 0.8
+
+
+@pytest.mark.parametrize(("width", "height"), [(32, 48), (40, 32), (64, 56)])
+def test_tiles_make_a_picture_of_any_size(device, monkeypatch, width, height):
+    draw(device, 0, width=width, height=height)
+    small_decoder(monkeypatch, device, 64)
+    assert device.picture(0).size == (width, height)
+
+
+def test_the_next_picture_is_whole_again(device, monkeypatch):
+    draw(device, 0, 1)
+    whole = device.picture(1).tobytes()
+    with monkeypatch.context() as for_now:
+        small_decoder(for_now, device, 64)
+        device.picture(0)
+    assert device.picture(1).tobytes() == whole
+    assert not device.facts(1).tiled
+
+
+def test_smaller_tiles_when_those_do_not_fit(device, monkeypatch):
+    draw(device, 0)
+    asked = small_decoder(monkeypatch, device, 16)
+    assert device.picture(0).size == (SIZE, SIZE)
+    assert [asked[0], asked[1], max(asked[2:])] == [256, 64, 16]
+
+
+def test_what_cannot_be_decoded_at_all_keeps_its_latents(device, monkeypatch):
+    draw(device, 0)
+    latents = device.latents(0)
+    with monkeypatch.context() as for_now:
+        small_decoder(for_now, device, 0)
+        with pytest.raises(OutOfMemory, match=r"decoding 32 x 32 does not fit .* not even in tiles: choose a smaller size") as caught:
+            device.picture(0)
+    assert caught.value.__context__ is None  # it would hold the failed call's tensors
+    assert (device.latents(0) == latents).all()
+    assert device.picture(0).size == (SIZE, SIZE)
+
+
+def test_a_fault_of_the_decoder_is_no_want_of_memory(device, monkeypatch):
+    draw(device, 0)
+    asked = small_decoder(monkeypatch, device, 0, RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR"))
+    with pytest.raises(RuntimeError, match="INTERNAL_ERROR"):
+        device.picture(0)
+    assert len(asked) == 1
+
+
+def test_a_failed_decode_pins_no_tensor(device, monkeypatch):
+    scratches, pinned = [], []
+    draw(device, 0)
+
+    def decode(z, *arguments, **options):
+        if z.shape[-1] > 8:
+            scratch = torch.zeros(3)
+            scratches.append(weakref.ref(scratch))
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        pinned.append(scratches[0]())
+        return forward(z, *arguments, **options)
+
+    decoder = device.denoiser.family.vae.decoder
+    forward = decoder.forward
+    monkeypatch.setattr(decoder, "forward", decode)
+    device.picture(0)
+    assert set(pinned) == {None}
+
+
+def test_out_of_memory_in_the_decoder_loses_no_picture(tiny_models, catalog, tmp_path, monkeypatch):
+    spec, device = tiny_models("tiny"), TorchDevice("cpu")
+    plan = Plan((Cell(0, spec.recipe(steps=STEPS)),))
+    with Engine(catalog.with_model(spec), lambda: device, tmp_path) as engine:
+        whole = engine.submit(plan)
+        [end] = ends(whole).values()
+        assert not end.made.provenance.tiled
+        with monkeypatch.context() as for_now:
+            small_decoder(for_now, device, 64)
+            tiled = engine.submit(plan)
+            [of_tiles] = ends(tiled).values()
+        assert isinstance(of_tiles, Finished)
+        assert of_tiles.made.provenance.tiled
+        assert read_record(of_tiles.made.path)[0].provenance.tiled
+        assert "was decoded in tiles" in " ".join(event.text for event in tiled.events() if isinstance(event, Notice))
+        [reused] = ends(engine.submit(plan, reuse=True)).values()
+        assert (reused.reused, reused.made.sha256) == (True, end.made.sha256)  # not the one of tiles
+        with monkeypatch.context() as for_now:
+            small_decoder(for_now, device, 0)
+            lost = engine.submit(plan)
+            [failed] = ends(lost).values()
+        assert isinstance(failed, Failed)
+        assert "does not fit into this device's memory" in failed.message
+        pixels = device.denoiser.family.decode(torch.as_tensor(engine.latents(lost, 0))[None])
+        assert pixels.tobytes() == end.made.image.tobytes()
+
+
+def test_a_decoder_that_overflows_in_half_precision_is_tried_in_float32(tiny_models, monkeypatch):
+    device = TorchDevice("cpu", "bfloat16")
+    family = StableDiffusion(make_pipeline().to(torch.bfloat16), torch.device("cpu"))
+    device.install(replace(load(tiny_models), family=family))
+    draw(device, 0, 1)
+    usual = device.picture(1).tobytes()
+    plain = make_pipeline().vae.to(torch.bfloat16).float()
+    with torch.inference_mode():
+        expected = plain.decode(device._kept[0].trajectory.latents / plain.config.scaling_factor).sample
+    decoder, forward = family.vae.decoder, family.vae.decoder.forward
+    dtypes = []
+
+    def decode(z, *arguments, **options):
+        dtypes.append(z.dtype)
+        return forward(z, *arguments, **options) * (float("nan") if z.dtype != torch.float32 else 1)
+
+    with monkeypatch.context() as for_now:
+        for_now.setattr(decoder, "forward", decode)
+        picture = device.picture(0)
+    assert dtypes == [torch.bfloat16, torch.float32]
+    assert numpy.asarray(picture) == pytest.approx((VaeImageProcessor().postprocess(expected, "np")[0] * 255).round(), abs=1)
+    assert family.vae.dtype == torch.bfloat16
+    assert device.picture(1).tobytes() == usual  # another's trouble is none of its own
+
+
+def test_numbers_that_are_none_in_float32_either_spoil_the_picture(device, monkeypatch):
+    draw(device, 0)
+    decoder, forward = device.denoiser.family.vae.decoder, device.denoiser.family.vae.decoder.forward
+    monkeypatch.setattr(decoder, "forward", lambda *arguments, **options: forward(*arguments, **options) * float("nan"))
+    with pytest.raises(SpoiltPicture, match="NaN"):
+        device.picture(0)
 
 
 # What is known beforehand.
