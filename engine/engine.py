@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NoAnswer
 from contextlib import suppress
@@ -20,7 +20,7 @@ from engine.errors import EngineError, InvalidRequest, SpoiltPicture
 from engine.events import Failed, Finished
 from engine.forecast import count_calls
 from engine.history import History
-from engine.job import Job
+from engine.job import Job, Look
 from engine.kept import KeptJobs
 from engine.outputs import OWN_FOLDER, day_folder
 from engine.plan import Plan
@@ -163,16 +163,29 @@ class Engine:
             raise InvalidRequest(f"Step {step} of this picture is not kept any more.") from None
 
     def frames(self, job: Job, steps: Mapping[int, int]) -> dict[int, Image.Image]:
-        """The predicted x0 of many cells (by index) after a step of each, all by one previewer: the truest that all of them
-        have and that takes at most LOOK_SECONDS for all. Cells whose steps are not kept, or hold no numbers, are left out."""
+        """The predicted x0 of many cells of a page (by index) after a step of each, all by one previewer: the truest that all
+        of them have and that takes at most LOOK_SECONDS for the whole page. Cells whose steps are not kept, or hold no
+        numbers, are left out.
+
+        A step that was shown stays the same picture, whatever a previewer is measured to take by then: the previewer is chosen
+        once, and again only for a larger page.
+        """
         places = dict(zip(steps, self._places(job, steps), strict=True))
+        plan, others = job.plan, {place[0] for place in places.values()} - {job.id}
+        with self._lock:
+            makers = [other for other in self._jobs if other.id in others] if others else []
 
         def look(device: Device) -> dict[int, Image.Image]:
             costs, images = {}, {}
             for cell, place in places.items():
                 with suppress(KeyError):
                     costs[cell] = device.preview_costs(place)
-            method = _look_method(list(costs.values()))
+            if not costs:
+                return {}
+            page = plan.cell(next(iter(costs))).place[2]
+            known = [job.looks[page]] if page in job.looks else []
+            known += [look for maker in makers for look in maker.looks.values()]
+            method, _ = job.looks[page] = _choose_look(plan, page, costs, known)
             for cell in costs:
                 with suppress(IndexError, SpoiltPicture):
                     images[cell] = device.preview(places[cell], method, steps[cell])
@@ -257,7 +270,12 @@ class Engine:
         return [makers.get((reused[cell].recipe, reused[cell].sha256), own[cell]) if cell in reused else own[cell] for cell in ends]
 
 
-def _look_method(costs: Sequence[Mapping[str, float]]) -> str:
-    """The truest previewer that each picture has and that is within LOOK_SECONDS for all, by each picture's costs."""
-    shared = [name for name in BEST_FIRST if all(name in one for one in costs)]
-    return next((name for name in shared if sum(one[name] for one in costs) <= LOOK_SECONDS), "linear")
+def _choose_look(plan: Plan, page: int, costs: Mapping[int, Mapping[str, float]], known: Iterable[Look]) -> Look:
+    """The first known look that all cells have and that was chosen for a page as large as this one; else by the truest
+    previewer that takes at most LOOK_SECONDS for this page, going by the `costs` of some of its cells."""
+    shared = [name for name in BEST_FIRST if all(name in one for one in costs.values())]
+    whole = sum(cell.recipe.pixels for cell in plan.cells if cell.place[2] == page)
+    part = sum(plan.cell(cell).recipe.pixels for cell in costs)
+    quick = [name for name in shared if sum(one[name] for one in costs.values()) * whole / part <= LOOK_SECONDS]
+    kept = [(method, pixels) for method, pixels in known if method in shared and pixels >= whole]
+    return kept[0] if kept else (quick[0] if quick else "linear", whole)

@@ -100,6 +100,10 @@ class Recipe(BaseModel):
         """Whether classifier-free guidance runs: it takes a second, unconditional row of the network's batch."""
         return self.guidance_scale > 1
 
+    @property
+    def pixels(self) -> int:
+        return self.width * self.height
+
     def replace(self, **changes: Any) -> Recipe:
         """A checked copy with some fields changed. Raises InvalidRequest."""
         return make_recipe(**{**dict(self), **changes})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -386,6 +387,50 @@ def test_cells_are_looked_at_by_the_truest_previewer_that_is_quick_for_all(engin
     assert [used for _, used, _ in device.calls("preview")] == [method] * 3
 
 
+def used_to_look(engine: Engine, device: FakeDevice, job: Job, steps: dict[int, int]) -> set[str]:
+    """The previewers of one look at cells of a job."""
+    before = len(device.calls("preview"))
+    assert engine.frames(job, steps).keys() == steps.keys()
+    return {used for _, used, _ in device.calls("preview")[before:]}
+
+
+@pytest.mark.parametrize(("first", "later"), [("vae", {"linear": 0.0, "vae": 9.0}), ("linear", {"linear": 0.0, "vae": 0.0})])
+def test_a_step_that_was_shown_stays_the_same_picture_whatever_previewers_are_measured_to_take(engine, device, first, later):
+    job = engine.submit(plan_of(engine, 3), previews=PreviewOptions("off"))
+    ends(job)
+    device.costs = {"linear": 0.0, "vae": 0.01 if first == "vae" else 9.0}
+    assert used_to_look(engine, device, job, {0: 1, 1: 1, 2: 1}) == {first}
+    device.costs = later
+    assert used_to_look(engine, device, job, {0: 1, 1: 1, 2: 1}) == {first}
+    assert used_to_look(engine, device, job, {0: 2}) == {first}
+    again = engine.submit(plan_of(engine, 3), owner="somebody else", reuse=True)
+    assert reused(again) == [True] * 3
+    assert used_to_look(engine, device, again, {0: 1, 1: 1, 2: 1}) == {first}
+
+
+def test_the_first_cells_are_looked_at_by_what_is_quick_enough_for_the_page(engine, device):
+    job = engine.submit(plan_of(engine, 4), previews=PreviewOptions("off"))
+    ends(job)
+    device.costs = {"linear": 0.0, "tiny": 0.01, "vae": 0.1}
+    assert used_to_look(engine, device, job, {0: 1}) == {"tiny"}
+    assert used_to_look(engine, device, job, {0: 1, 1: 1, 2: 1, 3: 1}) == {"tiny"}
+
+
+def test_a_larger_page_is_looked_at_by_what_is_quick_enough_for_it(engine, device):
+    job = engine.submit(plan_of(engine, 2), previews=PreviewOptions("off"))
+    ends(job)
+    device.costs = {"linear": 0.0, "vae": 0.1}
+    assert used_to_look(engine, device, job, {0: 1}) == {"vae"}
+    grown = Plan((*job.plan.cells, *(Cell(i, job.plan.cells[0].recipe.replace(seed=i)) for i in range(2, 6))))
+    engine.extend(job, grown)
+    ends(job)
+    assert used_to_look(engine, device, job, {0: 1}) == {"linear"}
+    larger = engine.submit(plan_of(engine, 2, width=128), previews=PreviewOptions("off"))
+    ends(larger)
+    device.costs = {"linear": 0.0, "vae": 0.2}
+    assert used_to_look(engine, device, larger, {0: 1, 1: 1}) == {"linear"}
+
+
 def test_only_cells_that_can_be_looked_at_count_against_the_time(engine, device):
     job = engine.submit(plan_of(engine), previews=PreviewOptions("off"))
     ends(job)
@@ -437,6 +482,14 @@ def test_cells_of_several_models_are_looked_at_by_one_previewer(engine, device):
     device.costs = {"linear": 0.0, "vae": 0.01}
     frames = engine.frames(job, {1: 2, 0: 2})
     assert [frame.size for frame in frames.values()] == [(8, 8)] * 2
+
+
+def test_each_page_is_looked_at_by_what_its_own_cells_have(engine, device):
+    cells = plan_of_models(engine, "sd15", "starter").cells
+    job = engine.submit(Plan(tuple(replace(cell, place=(0, 0, cell.index)) for cell in cells)), previews=PreviewOptions("off"))
+    ends(job)
+    device.costs = {"linear": 0.0, "vae": 0.01}
+    assert engine.frames(job, {0: 2})[0].size == (8, 8)
     assert engine.frames(job, {1: 2})[1].size == (64, 64)  # of the resident model
 
 
