@@ -32,11 +32,15 @@ class Advance:
 
 @dataclass(frozen=True)
 class TokenCount:
-    """`used` of `limit` tokens (start and end marks not counted), and the words beyond the limit."""
+    """`used` of `limit` tokens (start and end marks not counted), and the words beyond the limit.
+
+    With `more` the text is longer than is looked at: there are more tokens, and more words are cut.
+    """
 
     used: int
     limit: int
     cut: str = ""
+    more: bool = False
 
 
 @dataclass(frozen=True)

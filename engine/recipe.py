@@ -25,6 +25,9 @@ SIZE_MULTIPLE = 8
 MAX_PROMPT = 4000
 """Characters; about fifty times what CLIP reads (77 tokens)."""
 
+MAX_FULL_PROMPT = 3 * MAX_PROMPT
+"""Characters of a prompt with its style. A style may repeat the prompt; a stranger's style may not repeat it hundreds of times."""
+
 
 class Style(BaseModel):
     """Words added around a prompt. The text travels with the recipe, so that a picture can be made
@@ -81,9 +84,8 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _bounded(self) -> Recipe:
-        """A style may repeat the prompt; a stranger's style may not repeat it hundreds of times."""
-        if max(len(self.full_prompt), len(self.full_negative_prompt)) > 3 * MAX_PROMPT:
-            raise ValueError(f"is longer than {3 * MAX_PROMPT:,} characters with its style")
+        if max(len(self.full_prompt), len(self.full_negative_prompt)) > MAX_FULL_PROMPT:
+            raise ValueError(f"is longer than {MAX_FULL_PROMPT:,} characters with its style")
         return self
 
     @property

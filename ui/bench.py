@@ -24,6 +24,9 @@ from ui.loaded import loaded_component, loaded_value
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".avif")
 """Names of files that may carry settings; what is in them decides, not the name."""
 
+SHOWN_CUT = 300
+"""Characters shown of the words that a model does not read."""
+
 
 class Bench:
     """Builds everything below the page's head inside the Blocks that is open, and wires it to the engine."""
@@ -131,8 +134,9 @@ class Bench:
         count = self.engine.count_tokens(model, text or "")
         if count is None or not text:
             return hint_value(("", ""))
-        line = f"{count.used} of {count.limit} tokens"
-        return hint_value((f"{line}; these words are cut: “{count.cut}”", "warning") if count.cut else (line, ""))
+        line = f"{'more than ' if count.more else ''}{count.used:,} of {count.limit} tokens"
+        cut = count.cut if len(count.cut) <= SHOWN_CUT else count.cut[:SHOWN_CUT].rstrip() + " ..."
+        return hint_value((f"{line}; these words are cut: “{cut}”", "warning") if cut else (line, ""))
 
     def _advise_guidance(self, model: str, scale: float | None) -> dict[str, str]:
         return hint_value(guidance_advice(self.engine.catalog.find(model), scale))

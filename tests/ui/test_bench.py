@@ -209,6 +209,14 @@ def test_words_are_counted_once_the_model_is_there(bench, device, press):
     assert device.count_tokens("an owl on a branch") == TokenCount(5, 3, "a branch")
 
 
+def test_of_a_very_long_text_the_page_says_only_that_there_is_more(bench, engine, monkeypatch):
+    monkeypatch.setattr(engine, "count_tokens", lambda model, text: TokenCount(3000, 75, "cat " * 2925, more=True))
+    text = bench._count("starter", "cat " * 100_000)["text"]
+    assert text.startswith("more than 3,000 of 75 tokens; these words are cut: “cat cat ")
+    assert text.endswith("cat ...”")
+    assert len(text) < 400
+
+
 def test_another_model_brings_its_own_settings(bench, engine, device):
     spec = engine.catalog.find("sd15")
     assert bench._suit("sd15") == (spec.steps, spec.guidance_scale, spec.scheduler, 512, 512)
