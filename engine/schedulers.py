@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from engine.errors import InvalidRequest
+from engine.sampler_names import in_a1111s_words
 
 Noise = Literal["none", "generator", "seed"]
 
@@ -167,11 +168,17 @@ def scheduler_row(name: str) -> SchedulerRow:
 
 
 def scheduler_from_infotext(sampler: str, schedule_type: str | None) -> str:
-    """Our name of A1111's sampler and schedule type, old style ("DPM++ 2M Karras", no type) or new (two fields).
+    """Our name of A1111's sampler and schedule type, old style ("DPM++ 2M Karras", no type) or new (two fields), or another tool's.
 
     Raises InvalidRequest when there is no such row.
     """
-    name, kind = sampler.strip(), (schedule_type or "Uniform").strip()
+    for name, kind in ((sampler, schedule_type), in_a1111s_words(sampler, schedule_type)):
+        if row := _like(name.strip(), (kind or "Uniform").strip()):
+            return row.name
+    raise InvalidRequest(f"There is no scheduler like A1111's “{sampler[:60]}” with schedule “{schedule_type or 'Automatic'}” here.")
+
+
+def _like(name: str, kind: str) -> SchedulerRow | None:
     if kind.casefold() == "automatic":
         folded = {key.casefold(): value for key, value in _AUTOMATIC.items()}
         kind = folded.get(name.casefold(), "Uniform")
@@ -181,5 +188,5 @@ def scheduler_from_infotext(sampler: str, schedule_type: str | None) -> str:
         old_style = name.casefold() == row.name.casefold() and kind.casefold() in {"uniform", row.schedule_type.casefold()}
         new_style = name.casefold() == row.sampler.casefold() and kind.casefold() == row.schedule_type.casefold()
         if old_style or new_style:
-            return row.name
-    raise InvalidRequest(f"There is no scheduler like A1111's “{sampler[:60]}” with schedule “{schedule_type or 'Automatic'}” here.")
+            return row
+    return None
