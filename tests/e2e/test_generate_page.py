@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from engine import metadata
+from tests.conftest import ROOT
 from tests.e2e.conftest import DONE, drop, prompt, set_number, text_of, wait_until_ready
 
 pytestmark = pytest.mark.browser
@@ -100,6 +101,25 @@ def test_a_dropped_picture_fills_in_its_settings(page, data_dir):
     assert page.input_value("#cfg input[type=number]") == "6"
     assert page.input_value("#seed input") == seed
     assert page.locator("#seed-mode input:checked").get_attribute("value") == "Keep"
+
+
+def test_what_a_dropped_picture_asks_for_beyond_the_page_is_said_until_it_is_closed(page):
+    """200 steps of 150, CFG 6.55 between the slider's stops, CLIP skip 2 in the folded settings."""
+    drop(page, "steps200.png", (ROOT / "tests" / "data" / "metadata" / "steps200.png").read_bytes())
+    page.wait_for_selector("#loaded .loaded", timeout=30_000)
+    assert "Steps 200 became 150, the most here." in text_of(page, "#loaded")
+    assert page.input_value("#steps input[type=number]") == "150"
+    assert page.input_value("#cfg input[type=number]") == "6.55"
+    page.wait_for_selector("#more:has-text('More: CLIP skip 2')")
+    page.click("#loaded button:has-text('Close')")
+    page.wait_for_selector("#loaded .loaded", state="detached")
+    drop(page, "steps200.png", (ROOT / "tests" / "data" / "metadata" / "steps200.png").read_bytes())
+    page.wait_for_selector("#loaded .loaded", timeout=30_000)
+    set_number(page, "steps", 3)
+    run(page)
+    text = page.input_value("#settings-text textarea")
+    assert "Steps: 3, Sampler: Euler a, Schedule type: Uniform, CFG scale: 6.55, Seed: 5" in text
+    assert "Clip skip: 2" in text
 
 
 @pytest.mark.parametrize(
