@@ -113,7 +113,7 @@ class Limits(BaseModel):
         fitted = self._fit_size(sides)
         if fitted != sides:
             before, after = (" x ".join(map(str, size.values())) for size in (sides, fitted))
-            notes.append(f"Size {before} became {after}: multiples of {SIZE_MULTIPLE}, at most {self.max_pixels:,} pixels.")
+            notes.append(f"Size {before} became {after}, the nearest here.")
         return {**near, **fitted}, notes
 
     def _fit_size(self, sides: Mapping[str, int]) -> dict[str, int]:

@@ -22,7 +22,7 @@ Forge Neo (its default of randn_source). For A1111 and all others a missing "RNG
 
 _NO_EFFECT = {
     "version", "app", "backend", "user", "created date", "civitai metadata", "batch", "batch size", "batch pos", "index", "parser",
-    "pipeline", "vae hash", "refiner hash", "raw prompt", "raw negative prompt", "lora weights",
+    "pipeline", "refiner hash", "raw prompt", "raw negative prompt", "lora weights",
 }  # fmt: skip
 """Keys that say nothing of how the picture looks, or what another key says."""
 
@@ -140,16 +140,15 @@ def _source(pairs: Pairs, _: str) -> Iterator[str]:
 def _variation(pairs: Pairs, _: str) -> Iterator[str]:
     seed, strength = pairs.take("variation seed"), pairs.take("variation seed strength", "variation strength")
     resize = pairs.take("seed resize from")
-    resized = _given(resize) and f"seed resized from {_short(resize)}"
-    if seed:
-        yield f"variation seed {_short(seed)}{_in_brackets([strength and f'strength {_short(strength)}', resized])}"
-    elif resized:
-        yield resized
+    if seed or _given(strength):
+        yield f"variation seed {_short(seed)}{_in_brackets([strength and f'strength {_short(strength)}'])}"
+    if _given(resize):
+        yield f"seed resized from {_short(resize)}"
 
 
 def _refiner(pairs: Pairs, _: str) -> Iterator[str]:
     name, start = pairs.take("refiner"), pairs.take("refiner switch at", "refiner start")
-    if name:
+    if name or start:
         yield f"refiner “{_short(name)}”{_in_brackets([start and f'from {_short(start)}'])}"
 
 
@@ -157,8 +156,8 @@ def _resources(pairs: Pairs, words: str) -> Iterator[str]:
     """LoRAs, embeddings and the like, wherever a text names them; each once."""
     named: dict[str, dict[str, str]] = {}
     for kind, name in [*_tags(words), *_hashes(pairs), *_civitai(pairs.take("civitai resources"))]:
-        kind = "LoRA" if kind in _LORAS else "embedding" if kind in _EMBEDDINGS else kind
-        if kind not in {"model", "checkpoint", "vae"} and name:
+        kind = "LoRA" if kind in _LORAS else "embedding" if kind in _EMBEDDINGS else "VAE" if kind == "vae" else kind
+        if kind not in {"model", "checkpoint"} and name:
             named.setdefault(kind, {}).setdefault(name.casefold(), name)
     for kind, names in named.items():
         shown = [f"“{_short(name)}”" for name in list(names.values())[:MAX_NAMED]]
@@ -180,9 +179,10 @@ def _hashes(pairs: Pairs) -> Iterator[tuple[str, str]]:
     yield "hypernetwork", pairs.take("hypernet")
     for key, name in pairs.take_all("addnet model").items():
         yield "lora", name if key != "addnet model" else ""
-    for key in _json(pairs.take("hashes"), dict):
+    for key, value in _json(pairs.take("hashes"), dict).items():
         kind, _, name = key.partition(":")
-        yield kind.casefold(), name
+        unnamed = str(value) if kind == "vae" and "vae" not in pairs else ""
+        yield kind.casefold(), name or unnamed
 
 
 def _civitai(text: str) -> Iterator[tuple[str, str]]:
@@ -197,9 +197,11 @@ def _civitai(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _single(pairs: Pairs, _: str) -> Iterator[str]:
-    vae, faces, tiling, styles = (pairs.take(key) for key in ("vae", "face restoration", "tiling", "styles"))
+    vae, vae_hash, faces, tiling, styles = (pairs.take(key) for key in ("vae", "vae hash", "face restoration", "tiling", "styles"))
     if vae.casefold() not in {"", "none", "automatic"}:
         yield f"VAE “{_short(vae)}”"
+    elif vae_hash:
+        yield f"VAE of the hash {_short(vae_hash)}"
     if faces:
         yield f"face restoration{_in_brackets([_short(faces)])}"
     if tiling.casefold() not in {"", "false"}:
@@ -213,7 +215,7 @@ def _plot(pairs: Pairs, _: str) -> Iterator[str]:
     script = pairs.take("script")
     if not script:
         return
-    axes = pairs.take_all("x type", "y type", "z type", "x values", "y values", "z values", "fixed ")
+    axes = pairs.take_all(*(f"{at} {part}" for at in "xyz" for part in ("type", "values")), *(f"fixed {at} values" for at in "xyz"))
     lines = [f"{value}: {axes.get(f'{key[0]} values', '')}" for key, value in axes.items() if key.endswith("type")]
     yield f"{_short(script)}{_in_brackets(map(_short, lines))}"
 

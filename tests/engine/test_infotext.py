@@ -291,7 +291,7 @@ USUAL = {
             ["The file names no sampler: that stays as it was.", GPU_NOISE],
         ),
         ("16-windows-line-ends", {"prompt": "a red car,\na blue house", "negative_prompt": "text,\nframe"}, [GPU_NOISE]),
-        ("22-variation-seed", {}, ["Not taken over: variation seed 99 (strength 0.3, seed resized from 512x512).", GPU_NOISE]),
+        ("22-variation-seed", {}, ["Not taken over: variation seed 99 (strength 0.3); seed resized from 512x512.", GPU_NOISE]),
     ],
 )  # fmt: skip
 def test_files_of_real_kinds_are_read_and_nothing_is_left_out_in_silence(name: str, differs: dict[str, Any], notes: list[str]) -> None:
@@ -344,7 +344,7 @@ def test_files_of_real_kinds_are_read_and_nothing_is_left_out_in_silence(name: s
         (  # Civitai's extension for A1111 adds "Hashes"; savers of ComfyUI write the same
             "a fox\nSteps: 20, Sampler: Euler, CFG scale: 7, Seed: 7, Size: 512x512, Model: m, Version: ComfyUI, "
             'Hashes: {"model": "bb2c", "lora:toys, old": "1f", "embed:easyneg": "2e", "vae": "3d"}',
-            "ComfyUI", {"model": "m"}, ["Not taken over: LoRA “toys, old”; embedding “easyneg”."],
+            "ComfyUI", {"model": "m"}, ["Not taken over: LoRA “toys, old”; embedding “easyneg”; VAE “3d”."],
         ),
         (  # Fooocus: A1111MetadataParser.parse_string in its modules/meta_parser.py
             "a fox\nSteps: 30, Sampler: DPM++ 2M SDE Karras, Seed: 7, Size: 1152x896, CFG scale: 4, Sharpness: 2, ADM Guidance: "

@@ -39,6 +39,8 @@ def test_a_text_without_leftovers_has_no_notes() -> None:
         ("Seed resize from: 512x512", "seed resized from 512x512"),
         ("Refiner: xl [12ab], Refiner switch at: 0.8", "refiner “xl [12ab]” (from 0.8)"),
         ("VAE hash: 07af, VAE: ft-mse.pt", "VAE “ft-mse.pt”"),
+        ("VAE hash: 07af", "VAE of the hash 07af"),
+        ('VAE: ft-mse.pt, Hashes: {"vae": "07af"}', "VAE “ft-mse.pt”"),
         ("Face restoration: GFPGAN", "face restoration (GFPGAN)"),
         ("Tiling: True", "tiling"),
         ('Styles: "ink, noir"', "styles “ink, noir”"),
@@ -94,6 +96,9 @@ def test_every_other_key_is_listed(more: str, told: str) -> None:
 @example(key="Hires anything", value="1")
 @example(key="mask anything", value="1")
 @example(key="Script", value="1")
+@example(key="Refiner switch at", value="0.8")
+@example(key="Variation seed strength", value="0.3")
+@example(key="Fixed lights", value="1")
 @example(key="Embeddings", value="1")
 def test_no_key_is_left_out_in_silence(key: str, value: str) -> None:
     assert len(notes(f"{key}: {value}")) == 1

@@ -103,7 +103,7 @@ def test_a_picture_of_a1111_fills_in_what_is_known_and_says_what_is_not(bench, t
     assert shown["loaded"]["title"] == "Settings of a picture made by A1111 are loaded"
     assert shown["loaded"]["notes"][:2] == [
         "It was made with the model “dreamy” (hash 45dee52b), which is not here.",
-        "Size 500 x 512 became 496 x 512: multiples of 8, at most 4,194,304 pixels.",
+        "Size 500 x 512 became 496 x 512, the nearest here.",
     ]
 
 
