@@ -10,6 +10,7 @@ import itertools
 import threading
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
+from operator import attrgetter
 
 from engine.device import Key
 from engine.job import Job
@@ -65,7 +66,7 @@ class Admission:
     def leave(self, wanted: Callable[[Task], bool]) -> list[Task]:
         """Takes images out of the line, in the order in which they came."""
         with self._lock:
-            gone = sorted((task for task in self._waiting() if wanted(task)), key=lambda task: task.number)
+            gone = sorted((task for task in self._waiting() if wanted(task)), key=_number)
             for task in gone:
                 self._lines[task.owner][task.job.id][task.model].remove(task)
             self._tidy()
@@ -100,10 +101,13 @@ class Admission:
             return any(model in line for jobs in self._lines.values() for line in jobs.values())
 
     def wanted(self, resident: str | None) -> str | None:
-        """The model that the image which has waited longest for another one than the resident needs."""
+        """The model to be loaded next: that of the job which has waited longest and whose next image is not the resident's.
+
+        A job's next image is the one that came first, whatever its model: cells of one model follow each other.
+        """
         with self._lock:
-            heads = [line[model][0] for line in self._all_lines() for model in line if model != resident]
-            return min(heads, key=lambda task: task.number).model if heads else None
+            heads = [task for task in map(_next, self._all_lines()) if task.model != resident]
+            return min(heads, key=_number).model if heads else None
 
     def jobs(self, model: str | None = None) -> list[Job]:
         """The jobs that wait: those of one model, or all."""
@@ -119,9 +123,8 @@ class Admission:
             places = []
             for place, owner in enumerate(order):
                 for turn, job in enumerate(self._jobs[owner].in_turn(self._lines[owner])):
-                    head = min((tasks[0] for tasks in self._lines[owner][job].values()), key=lambda task: task.number)
                     earlier = sum(min(waiting[other], turn + (other_place < place)) for other_place, other in enumerate(order))
-                    places.append((head, under_way + earlier))
+                    places.append((_next(self._lines[owner][job]), under_way + earlier))
             return places
 
     def _let_in(self, owner: str, model: str, room: int, cost: Callable[[Task], int], admitted: list[Task]) -> bool:
@@ -171,6 +174,14 @@ class Admission:
                 del self._lines[owner]
                 if owner not in self._held:
                     self._jobs.pop(owner, None)
+
+
+_number = attrgetter("number")
+
+
+def _next(line: Line) -> Task:
+    """The image of a job that came first."""
+    return min((tasks[0] for tasks in line.values()), key=_number)
 
 
 def _fits(held: Iterable[int], bytes_needed: int, most_images: int, most_bytes: int) -> bool:

@@ -270,7 +270,7 @@ class Worker:
         """Cleaning up after an error must not raise another."""
         try:
             clean_up(*arguments)
-        except Exception:
+        except BaseException:
             log.exception("cleaning up after an error failed")
 
     def _abandon(self, tasks: Iterable[Task]) -> None:
@@ -624,10 +624,10 @@ class Worker:
         if self._live.pop(task.key, None) is None:  # it was still looked for on disk
             task.publish(Cancelled(task.cell.index, 0, task.total))
             return
-        self._opened().drop(task.key)
+        self._stopped.append(task)
+        self._safely(self._opened().drop, task.key)
         if task.step:
             task.publish(Developing(task.cell.index, task.step, task.total))
-        self._stopped.append(task)
 
     def _stop_all(self) -> None:
         tasks = [*self._line.leave(lambda task: True), *self._live.values(), *self._looked_up.values()]

@@ -68,6 +68,7 @@ class FakeDevice:
         self.width = 0
         self.room = 256 * 2**20
         self.history: list[tuple] = []
+        self.sizes: list[tuple[Key, tuple[int, int]]] = []  # of each image that was admitted
         self.model: str | None = None
         self.costs = {"linear": 0.0, "vae": 60.0}
         self.preview_seconds = 0.0
@@ -133,6 +134,7 @@ class FakeDevice:
     ) -> int:
         assert recipe.model == self.model, "an image of a model that is not resident"
         self.history.append(("admit", key, owner))
+        self.sizes.append((key, (recipe.width, recipe.height)))
         noise = numpy.random.default_rng(recipe.seed).standard_normal((4, recipe.height // 8, recipe.width // 8), numpy.float32)
         self._images[key] = FakeImage(recipe, noise if latents is None else numpy.asarray(latents, numpy.float32))
         self._live.append(key)

@@ -8,6 +8,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -24,6 +25,8 @@ from engine.errors import EngineError, InvalidRequest, ModelUnavailable, NotSave
 from engine.events import TERMINAL, Cancelled, Developing, Event, Failed, Finished, Notice, Preview, Queued
 from engine.job import Job, Watcher
 from engine.metadata import read_picture
+from engine.outputs import write_picture
+from engine.packing import ADMITTED_A_TICK
 from engine.plan import Cell, Plan, plan_images
 from engine.previewing import PreviewOptions
 from tests.fake_device import SAFETY, FakeDevice, fake_engine
@@ -170,7 +173,145 @@ def test_a_queue_says_how_many_come_before(engine, device):
     assert wait_for(jobs[1], lambda event: isinstance(event, Queued) and event.cell == 1).ahead == 3
 
 
+def test_a_queue_that_moves_says_so(engine, device, monkeypatch):
+    monkeypatch.setattr("engine.worker.PLACES_EVERY", 0.0)
+    monkeypatch.setattr("engine.admission.UNDER_WAY", 1)
+    device.images_a_tick = 1
+    device.hold()
+    job = engine.submit(plan_of(engine, 4, steps=1), owner="A")
+    watcher = job.watch()
+    told, done = [], False
+    while not done:
+        device.let()
+        for event in watcher.take(timeout=SAFETY):
+            told += [event.ahead] if isinstance(event, Queued) and event.cell == 3 else []
+        done = watcher.ended
+    assert told[0] == 3
+    assert told[-1] == 1
+    assert told == sorted(told, reverse=True)
+
+
+# Who is let in.
+
+
+def test_a_newcomers_picture_begins_within_two_ticks_whatever_waits(engine, device):
+    """32 visitors with three grids of 100 cells each, and one more with a single picture."""
+    device.images_a_tick = 4
+    device.hold()
+    crowd = [engine.submit(plan_of(engine, 100, steps=2), owner=f"owner {i}", together=True) for i in range(32) for _ in range(3)]
+    device.let(5)
+    wait_until(lambda: len(device.calls("tick")) == 5)
+    newcomer = engine.submit(plan_of(engine), owner="a newcomer")
+    device.let(1)
+    wait_until(lambda: any(owner == "a newcomer" for _, owner in device.calls("admit")))
+    assert len(device.calls("tick")) <= 6  # the one under way, and then it was let in
+    assert len(device.calls("admit")) <= 7 * ADMITTED_A_TICK
+    for job in [newcomer, *crowd]:
+        engine.stop(job)
+    device.let_go()
+
+
+def test_images_under_way_keep_within_the_devices_room(engine, device):
+    device.room = 3 * device.cost(plan_of(engine).cells[0].recipe)
+    job = engine.submit(plan_of(engine, 12), together=True)
+    assert kinds(job) == ["Finished"] * 12
+    live, most = set(), 0
+    for call in device.history:
+        live |= {call[1]} if call[0] == "admit" else set()
+        live -= {call[1]} if call[0] == "settle" else set()
+        most = max(most, len(live))
+    assert most == 3
+
+
 # Files.
+
+
+def test_nobodys_step_waits_for_a_disk(engine, device, monkeypatch):
+    """One picture is being written and another is looked for on disk, for as long as it takes: a third is made meanwhile."""
+    free, found = threading.Event(), engine._history.find
+
+    def write(content: bytes, folder: Path, name: str) -> Path:
+        assert "-seed-7" not in name or free.wait(SAFETY)
+        return write_picture(content, folder, name)
+
+    def find(*asked):
+        assert free.wait(SAFETY)
+        return found(*asked)
+
+    monkeypatch.setattr("engine.developing.write_picture", write)
+    monkeypatch.setattr(engine._history, "find", find)
+    monkeypatch.setattr(engine._worker._developer, "_writers", ThreadPoolExecutor(2))
+    slow = engine.submit(plan_of(engine, seed=7))
+    wait_for(slow, lambda event: isinstance(event, Developing))
+    looked_for = engine.submit(plan_of(engine, seed=8), reuse=True)
+    assert kinds(engine.submit(plan_of(engine, seed=9))) == ["Finished"]
+    assert not slow.done
+    assert not looked_for.done
+    free.set()
+    assert [kinds(slow), kinds(looked_for)] == [["Finished"], ["Finished"]]
+
+
+def test_a_picture_that_is_looked_for_can_be_stopped(engine, device, monkeypatch):
+    free = threading.Event()
+    monkeypatch.setattr(engine._history, "find", lambda *asked: free.wait(SAFETY) and None)
+    assert kinds(engine.submit(plan_of(engine))) == ["Finished"]
+    job = engine.submit(plan_of(engine, seed=8), reuse=True)
+    engine.stop(job)
+    assert ends(job) == {0: Cancelled(0, 0, 0)}
+    free.set()
+    assert kinds(engine.submit(plan_of(engine))) == ["Finished"]
+    assert len(device.calls("admit")) == 2
+
+
+def test_no_image_is_begun_while_too_many_wait_for_the_disk(engine, device, monkeypatch):
+    monkeypatch.setattr("engine.developing.CROWDED", 2)
+    free = threading.Event()
+
+    def write(*asked) -> Path:
+        assert free.wait(SAFETY)
+        return write_picture(*asked)
+
+    monkeypatch.setattr("engine.developing.write_picture", write)
+    monkeypatch.setattr("engine.admission.UNDER_WAY", 1)
+    job = engine.submit(plan_of(engine, 5, steps=1), owner="A")
+    for cell in (0, 1):
+        wait_for(job, lambda event, cell=cell: isinstance(event, Developing) and event.cell == cell)
+    engine._worker.ask(lambda device: None).result(SAFETY)  # the worker has looked round once more
+    assert len(device.calls("admit")) == 2
+    free.set()
+    assert kinds(job) == ["Finished"] * 5
+
+
+def test_closing_waits_for_what_is_being_written(tmp_path, device, monkeypatch):
+    free, writing = threading.Event(), threading.Event()
+
+    def write(*asked) -> Path:
+        writing.set()
+        assert free.wait(SAFETY)
+        return write_picture(*asked)
+
+    monkeypatch.setattr("engine.developing.write_picture", write)
+    engine = fake_engine(tmp_path, device=device)
+    job = engine.submit(plan_of(engine))
+    assert writing.wait(SAFETY)
+    closing = threading.Thread(target=engine.close)
+    closing.start()
+    free.set()
+    closing.join(SAFETY)
+    assert kinds(job) == ["Finished"]
+    assert len(files(engine)) == 1
+
+
+def test_an_unexpected_error_while_writing_fails_that_picture_alone(engine, device, monkeypatch):
+    def write(content: bytes, folder: Path, name: str) -> Path:
+        if "-seed-101" in name:
+            raise RuntimeError("a codec's bug")
+        return write_picture(content, folder, name)
+
+    monkeypatch.setattr("engine.developing.write_picture", write)
+    job = engine.submit(plan_of(engine, 3))
+    assert kinds(job) == ["Finished", "Failed", "Finished"]
+    assert ends(job)[1].message == "This picture could not be developed; the log has the details."
 
 
 def test_finished_pictures_are_on_disk_whole(engine):
@@ -218,6 +359,21 @@ def test_stop_ends_a_run_within_one_tick_and_keeps_what_it_had_become(engine, de
         assert read_picture(end.made.path).settings == dict(job.plan.cells[index].recipe)
         assert (provenance(end.made.path)["step"], provenance(end.made.path)["total"]) == (end.step, 9)
     assert len(files(engine)) == 2
+
+
+def test_stop_is_told_at_once_whatever_the_device_does(engine, device):
+    """A step of a large model on a CPU takes many seconds, and the picture after it as many."""
+    device.hold()
+    job = engine.submit(plan_of(engine, 2, steps=9))
+    device.let()
+    wait_for(job, at_step(1, cell=1))
+    engine.stop(job, {1})  # the device is in its second step, and stays there
+    assert wait_for(job, lambda event: isinstance(event, Developing)) == Developing(1, 1, 9)
+    assert job.standing().developing == {1}
+    assert isinstance(job.standing().cells[1], Preview)  # which is still what there is to see of it
+    device.let_go()
+    assert kinds(job) == ["Finished", "Cancelled"]
+    assert job.standing().developing == frozenset()
 
 
 def test_stop_before_it_began(engine, device):
@@ -488,6 +644,129 @@ def test_a_failing_device_ends_what_is_under_way_and_goes_on(engine, device):
     assert kinds(engine.submit(plan_of(engine))) == ["Finished"]
 
 
+# Nobody waits for ever, and an error ends only what it belongs to.
+
+
+def wait_until(reached) -> None:
+    end = time.monotonic() + SAFETY
+    while not reached():
+        assert time.monotonic() < end, "it never was"
+        time.sleep(0.002)
+
+
+def test_cancelling_a_load_that_goes_on_harms_nobody(engine, device):
+    device.may_load.clear()
+    warm = engine.warm()
+    wait_until(lambda: device.calls("load"))
+    assert not warm.cancel()
+    job = engine.submit(plan_of(engine))
+    device.may_load.set()
+    assert kinds(job) == ["Finished"]
+    assert warm.result(SAFETY) is None
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a driver's bug"), SystemExit(3), MemoryError()])
+@pytest.mark.parametrize("broken", ["tick", "settle", "drop", "picture", "facts", "forget", "cost", "preview_costs", "count_tokens"])
+def test_whatever_the_device_raises_every_image_ends_and_the_next_one_works(engine, device, monkeypatch, broken, error):
+    """Some are finished all the same: what only looks, or cleans up, ends no image."""
+    device.may_load.clear()
+    jobs = [engine.submit(plan_of(engine, 2, steps=3)), engine.submit(plan_of(engine, steps=3))]
+    device.hold()
+    device.may_load.set()
+    device.let()
+    wait_for(jobs[1], at_step(1))
+    with monkeypatch.context() as patch:
+        patch.setattr(device, broken, mock.Mock(side_effect=error))
+        engine.stop(jobs[1])
+        engine._worker.forget(jobs[1])
+        device.let_go()
+        assert [len(ends(job)) for job in jobs] == [2, 1]
+    assert kinds(engine.submit(plan_of(engine, steps=3))) == ["Finished"]
+
+
+def test_an_error_in_a_tick_ends_only_what_was_in_it(engine, device):
+    """Neither the image that was stopped before nor the one that waits for another model is in the tick."""
+    device.may_load.clear()
+    stopped, failing = engine.submit(plan_of(engine, steps=9)), engine.submit(plan_of(engine, steps=9))
+    device.hold()
+    device.may_load.set()
+    device.let()
+    wait_for(failing, at_step(1))
+    device.may_load.clear()
+    waiting = engine.submit(plan_of(engine, model="sd15", width=64, height=64))
+    engine.stop(stopped)
+    device.let()
+    wait_for(failing, at_step(2))
+    device.tick_error = RuntimeError("the device fell over")
+    device.let_go()
+    assert [kinds(stopped), kinds(failing), kinds(waiting)] == [["Cancelled"], ["Failed"], ["Finished"]]
+    assert ends(stopped)[0].made is not None
+
+
+def test_a_request_that_fails_ends_nobody_elses_images(engine, device, monkeypatch):
+    device.hold()
+    job = engine.submit(plan_of(engine, 2))
+    device.let()
+    wait_for(job, at_step(1))
+    monkeypatch.setattr(device, "forget", mock.Mock(side_effect=RuntimeError("a bug")))
+    engine._worker.forget(job)
+    device.let_go()
+    assert kinds(job) == ["Finished"] * 2
+
+
+def test_the_loop_is_begun_again_whatever_broke_it_off(engine, device, monkeypatch):
+    """Where nothing is expected to raise, too."""
+    device.hold()
+    job = engine.submit(plan_of(engine))
+    with monkeypatch.context() as patch:
+        patch.setattr(engine._worker, "_develop_stopped", mock.Mock(side_effect=[SystemExit, MemoryError, None, None, None, None]))
+        device.let()
+        assert kinds(job) == ["Failed"]
+    device.let_go()
+    assert kinds(engine.submit(plan_of(engine))) == ["Finished"]
+
+
+def test_nobody_works_and_that_is_said(engine, monkeypatch):
+    dead = threading.Thread(target=lambda: None)
+    dead.start()
+    dead.join()
+    with monkeypatch.context() as patch:
+        patch.setattr(engine._worker, "_thread", dead)
+        for asking in (lambda: engine.submit(plan_of(engine)), engine.warm):
+            with pytest.raises(EngineError, match="restart Darkroom"):
+                asking()
+    assert engine.jobs("") == []
+    assert kinds(engine.submit(plan_of(engine))) == ["Finished"]
+
+
+def test_a_look_at_a_step_does_not_wait_for_ever(engine, device, monkeypatch):
+    monkeypatch.setattr("engine.engine.ANSWER_SECONDS", 0.01)
+    device.hold()
+    job = engine.submit(plan_of(engine))
+    device.let()
+    wait_for(job, at_step(1))
+    with pytest.raises(InvalidRequest, match="busy with a long step"):
+        engine.frame(job, 0, 1)
+    device.let_go()
+    assert kinds(job) == ["Finished"]
+    assert 1 not in [step for _, _, step in device.calls("preview")]  # nobody waits for that answer any more
+
+
+def test_a_call_that_does_not_come_back_is_spoken_of_once(tmp_path, device, monkeypatch):
+    monkeypatch.setattr("engine.worker.HANG_SECONDS", 0.02)
+    with running(tmp_path, device) as engine:
+        device.hold()
+        job = engine.submit(plan_of(engine))
+        told = wait_for(job, lambda event: isinstance(event, Notice) and event.progress is None)
+        assert "has not answered for" in told.text
+        assert "restarted" in told.text
+        engine.stop(job)
+        engine._worker._tell_of_a_hang(time.monotonic() + 1)
+        device.let_go()
+        ends(job)
+        assert len([event for event in job.events() if event == told]) == 1
+
+
 # Devices and models.
 
 
@@ -547,6 +826,42 @@ def test_loading_is_reported_to_those_who_wait(engine, device):
     device.may_load.set()
     ends(job)
     assert 0.5 in [event.progress for event in watcher.take() if isinstance(event, Notice)]
+
+
+def test_a_load_that_began_before_a_job_is_told_to_it(engine, device):
+    device.may_load.clear()
+    engine.warm()
+    wait_until(lambda: engine._worker._loading_told is not None)
+    job = engine.submit(plan_of(engine))
+    assert job.standing().loading == Notice(f"Loading {engine.catalog.default.title} ...", progress=-1.0)
+    device.may_load.set()
+    assert kinds(job) == ["Finished"]
+
+
+def test_why_a_model_could_not_be_loaded_is_remembered_until_it_can(engine, device):
+    device.load_errors["starter"] = ModelUnavailable("It is not here.")
+    engine.warm().result(SAFETY)
+    assert engine.trouble("starter") == "It is not here."
+    assert engine.trouble("sd15") is None
+    device.load_errors.clear()
+    engine.warm().result(SAFETY)
+    assert engine.trouble("starter") is None
+
+
+def test_a_visitor_who_waits_for_another_model_does_not_wait_for_all_of_somebodys_grid(engine, device, monkeypatch):
+    """Of a grid that is larger than what may be under way, the rest waits until the other model had its turn."""
+    monkeypatch.setattr("engine.admission.UNDER_WAY", 2)
+    device.images_a_tick = 1
+    device.hold()
+    grid = engine.submit(plan_of(engine, 9, steps=1), owner="A")
+    device.let()
+    wait_for(grid, lambda event: isinstance(event, Finished))
+    other = engine.submit(plan_of(engine, model="sd15", width=64, height=64), owner="B")
+    device.let_go()
+    assert kinds(other) == ["Finished"]
+    assert kinds(grid) == ["Finished"] * 9
+    admitted = [job_id for (job_id, _), _ in device.calls("admit")]
+    assert admitted.index(other.id) < 8
 
 
 def test_images_of_the_old_model_finish_before_the_new_one_is_installed(engine, device):
@@ -705,6 +1020,23 @@ def test_a_slow_model_is_not_rehearsed_in_wide_calls(engine, device, installed, 
     device.tick_seconds = 0.01
     engine.warm()
     installed()
+    assert rehearsed(device) == [1, 1]
+
+
+def test_a_large_model_is_rehearsed_from_small_pictures_up_as_long_as_that_is_quick(engine, device, installed, monkeypatch):
+    monkeypatch.setattr("engine.worker.REHEARSED_SECONDS", 60)
+    engine.warm("sd15")
+    installed("sd15")
+    assert [size for key, size in device.sizes if key == ("rehearsal", 0)] == [(side, side) for side in (64, 128, 256, 512, 512)]
+
+
+def test_a_rehearsal_ends_as_soon_as_somebody_comes(engine, device, installed):
+    device.hold()
+    engine.warm("sd15")
+    wait_until(lambda: device.calls("admit"))
+    job = engine.submit(plan_of(engine, model="sd15", width=64, height=64))
+    device.let_go()
+    assert kinds(job) == ["Finished"]
     assert rehearsed(device) == [1, 1]
 
 
