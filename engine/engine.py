@@ -16,7 +16,7 @@ from PIL import Image
 
 from engine.catalog import Catalog, Limits
 from engine.device import Device, Key, TokenCount
-from engine.errors import EngineError, InvalidRequest, SpoiltPicture
+from engine.errors import EngineError, InvalidRequest
 from engine.events import Failed, Finished
 from engine.forecast import count_calls
 from engine.history import History
@@ -187,7 +187,7 @@ class Engine:
             known += [look for maker in makers for look in maker.looks.values()]
             method, _ = job.looks[page] = _choose_look(plan, page, costs, known)
             for cell in costs:
-                with suppress(IndexError, SpoiltPicture):
+                with suppress(IndexError, EngineError):
                     images[cell] = device.preview(places[cell], method, steps[cell])
             return images
 

@@ -5,6 +5,7 @@ None of this is in a Recipe: watching never changes the image.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -101,7 +102,7 @@ class PreviewBudget:
         The next one is saved up for, however dear it is.
         """
         paid = sum(total <= self._credit for total in accumulate(costs))
-        self._wanted = costs[paid] if paid < len(costs) else 0.0
+        self._wanted = costs[paid] if paid < len(costs) and math.isfinite(costs[paid]) else 0.0
         return paid
 
     def _affordable(self, seconds: float) -> bool:

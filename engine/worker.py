@@ -571,6 +571,8 @@ class Worker:
             return None, ""
         try:
             image = device.preview(task.key, method)
+        except EngineError:  # nothing to see of this step
+            return None, ""
         except Exception:  # watching must never end an image
             log.exception("a preview failed")
             return None, ""

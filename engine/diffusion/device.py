@@ -116,6 +116,7 @@ class TorchDevice:
         for kept in self._kept.values():  # they must not hold the old model's memory
             kept.part()
         free_unused(self._device)
+        loaded.previewers.measure(loaded.spec.native_size // loaded.family.scale)  # now, while nothing else keeps the device busy
 
     def admit(
         self, key: Key, recipe: Recipe, *, owner: str = "", exact: bool = False, latents: Any | None = None,

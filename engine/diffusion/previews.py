@@ -6,7 +6,10 @@ the VAE (AutoencoderTiny), `vae` the full decoder.
 
 from __future__ import annotations
 
+import logging
+import math
 import time
+from bisect import bisect
 from collections.abc import Callable, Sequence
 from copy import copy
 from functools import partial
@@ -16,9 +19,17 @@ import torch
 from PIL import Image
 
 from engine.diffusion.families import StableDiffusion, to_image
+from engine.errors import SpoiltPicture
+
+log = logging.getLogger(__name__)
+
+NOTHING = "There is nothing to see of this step: it holds no numbers (NaN)."
 
 MEASURED_SIDE = 8
-"""Latents, along a side, of the picture by which a previewer's cost is first measured."""
+"""Latents, along a side, of the first picture by which a previewer's cost is measured; each further one is twice as wide."""
+
+MEASURING_SECONDS = 0.25
+"""A picture that is expected to take longer is not made only to know what it takes."""
 
 PUBLISHED = {
     (0.18215, (128, 256, 512, 512)): ((0.298, 0.207, 0.208), (0.187, 0.286, 0.173), (-0.158, 0.189, 0.264), (-0.184, -0.271, -0.473)),
@@ -36,32 +47,107 @@ class Previewers:
         self.methods: dict[str, Callable[[torch.Tensor], Image.Image]] = {
             "linear": partial(linear, self._factors), "vae": family.decode, **({"tiny": partial(tiny_decode, tiny)} if tiny else {}),
         }  # fmt: skip
-        empty = torch.zeros(1, family.latent_channels, MEASURED_SIDE, MEASURED_SIDE, device=family.device)
         self.seconds = 0.0
-        """What the last picture took."""
-        self._seconds_a_latent = {name: _measure(method, empty) for name, method in self.methods.items()}
+        """What the last picture took, or the last failure."""
+        self._device, self._channels = family.device, family.latent_channels
+        self._costs = {name: Cost() for name in self.methods}
+
+    @torch.inference_mode()
+    def measure(self, side: int) -> None:
+        """Learns what each previewer takes, from pictures of growing size, up to `side` x `side` latents where that is quick.
+
+        A picture of the usual size tells most: a small one takes little less on CUDA, and a 64th on the CPU.
+        """
+        for name, method in self.methods.items():
+            now, expected = min(MEASURED_SIDE, side), 0.0
+            while expected <= MEASURING_SECONDS:
+                x0 = torch.zeros(1, self._channels, now, now, device=self._device)
+                try:
+                    seconds = min(self._timed(method, x0)[1] for _ in range(2))  # the first of a size is slower than any other
+                except Exception:  # nothing depends on it: larger ones are not tried, nor offered
+                    log.exception("previews by %s fail at %d x %d latents", name, now, now)
+                    break
+                self._costs[name].learn(now * now, seconds, weight=1.0)
+                if now == side:
+                    break
+                now, expected = min(2 * now, side), 4 * seconds
 
     def rough(self) -> Previewers:
         """The linear map alone, on the CPU, without the model."""
         rough = copy(self)
-        rough._factors = self._factors.cpu()
+        rough._factors, rough._device = self._factors.cpu(), torch.device("cpu")
         rough.methods = {"linear": partial(linear, rough._factors)}
-        rough._seconds_a_latent = {"linear": self._seconds_a_latent["linear"]}
+        rough._costs = {"linear": self._costs["linear"]}
         return rough
 
     @torch.inference_mode()
     def show(self, name: str, x0: torch.Tensor) -> Image.Image:
-        """The picture of x0 (1, C, h, w), and its time remembered. `linear` gives one pixel a latent."""
+        """The picture of x0 (1, C, h, w), and its time remembered. `linear` gives one pixel a latent.
+
+        Raises SpoiltPicture where there is nothing to see. What a previewer fails at counts as ever dearer.
+        """
+        self.seconds = 0.0
+        latents = x0[0, 0].numel()
+        x0 = x0.to(self._device, torch.float32)
+        if not bool(torch.isfinite(x0).all()):
+            raise SpoiltPicture(NOTHING)
         start = time.perf_counter()
         try:
-            return self.methods[name](x0.float())
-        finally:
+            image, self.seconds = self._timed(self.methods[name], x0)
+        except Exception:
             self.seconds = time.perf_counter() - start
-            self._seconds_a_latent[name] = 0.7 * self._seconds_a_latent[name] + 0.3 * self.seconds / x0[0, 0].numel()
+            self._costs[name].double(latents)
+            raise
+        self._costs[name].learn(latents, self.seconds)
+        return image
 
     def costs(self, latents: int) -> dict[str, float]:
-        """Seconds a picture of h x w = `latents`, by previewer."""
-        return {name: seconds * latents for name, seconds in self._seconds_a_latent.items()}
+        """Seconds a picture of h x w = `latents`, by previewer; infinite for one that nothing is known of."""
+        return {name: cost.of(latents) for name, cost in self._costs.items()}
+
+    def _timed(self, method: Callable[[torch.Tensor], Image.Image], x0: torch.Tensor) -> tuple[Image.Image, float]:
+        """A picture, and the seconds that it took. On CUDA between two events in the stream: what is queued there before it,
+        a call of the network, does not count."""
+        if self._device.type != "cuda":
+            start = time.perf_counter()
+            return method(x0), time.perf_counter() - start
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        image = method(x0)  # has waited for the device: its pixels are here
+        end.record()
+        end.synchronize()
+        return image, start.elapsed_time(end) / 1000
+
+
+class Cost:
+    """What a previewer takes, by a picture's latents: as measured, and on a straight line between and beyond what was measured.
+
+    Beyond, it rather expects too little: what looks too dear is never made, so it would never be known better.
+    """
+
+    def __init__(self) -> None:
+        self._seconds: dict[int, float] = {}  # by latents
+
+    def of(self, latents: int) -> float:
+        """Seconds; infinite while nothing was measured."""
+        if latents in self._seconds:
+            return self._seconds[latents]
+        sizes = sorted(self._seconds)
+        if len(sizes) < 2:
+            return self._seconds[sizes[0]] * latents / sizes[0] if sizes else math.inf
+        above = min(max(bisect(sizes, latents), 1), len(sizes) - 1)
+        low, high = sizes[above - 1], sizes[above]
+        slope = max(self._seconds[high] - self._seconds[low], 0.0) / (high - low)
+        return max(self._seconds[low] + slope * (latents - low), 0.0)
+
+    def learn(self, latents: int, seconds: float, weight: float = 0.3) -> None:
+        """Once more measured: the last ones count most."""
+        known = self.of(latents)
+        self._seconds[latents] = seconds if math.isinf(known) else (1 - weight) * known + weight * seconds
+
+    def double(self, latents: int) -> None:
+        """A failure: it is tried again ever more rarely."""
+        self._seconds[latents] = 2 * self.of(latents)
 
 
 def linear(factors: torch.Tensor, x0: torch.Tensor) -> Image.Image:
@@ -72,18 +158,10 @@ def linear(factors: torch.Tensor, x0: torch.Tensor) -> Image.Image:
 
 def tiny_decode(tiny: Any, x0: torch.Tensor) -> Image.Image:
     """x0 through an AutoencoderTiny, which takes latents as the network sees them: its scaling factor is 1."""
-    return to_image(tiny.decode(x0.to(tiny.dtype), return_dict=False)[0])
-
-
-@torch.inference_mode()
-def _measure(method: Callable[[torch.Tensor], Image.Image], x0: torch.Tensor) -> float:
-    """Seconds a latent of one previewer, from its second of two pictures."""
-    seconds = 0.0
-    for _ in range(2):
-        start = time.perf_counter()
-        method(x0)
-        seconds = time.perf_counter() - start
-    return seconds / x0[0, 0].numel()
+    pixels = tiny.decode(x0.to(tiny.dtype), return_dict=False)[0]
+    if not bool(torch.isfinite(pixels).all()):
+        raise SpoiltPicture(NOTHING)
+    return to_image(pixels)
 
 
 @torch.inference_mode()

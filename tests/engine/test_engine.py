@@ -15,7 +15,7 @@ import torch
 from engine.catalog import Catalog, Limits
 from engine.diffusion.device import TorchDevice
 from engine.engine import Engine
-from engine.errors import EngineError, InvalidRequest, ModelUnavailable, SpoiltPicture
+from engine.errors import EngineError, InvalidRequest, ModelUnavailable, OutOfMemory, SpoiltPicture
 from engine.events import Failed, Finished, Notice, Preview
 from engine.job import Job
 from engine.metadata import read_picture
@@ -462,14 +462,15 @@ def test_cells_under_way_are_looked_at_too(engine, device):
     engine.stop(job)
 
 
-def test_a_cell_without_numbers_is_left_out(engine, device, monkeypatch):
+@pytest.mark.parametrize("error", [SpoiltPicture("The decoder gave no numbers (NaN)."), OutOfMemory("There is no room.")])
+def test_a_cell_that_cannot_be_shown_is_left_out(engine, device, monkeypatch, error):
     job = engine.submit(plan_of(engine, 2))
     ends(job)
     preview = device.preview
 
     def spoilt(key, method, step):
         if key[1] == 0:
-            raise SpoiltPicture("The decoder gave no numbers (NaN).")
+            raise error
         return preview(key, method, step)
 
     monkeypatch.setattr(device, "preview", spoilt)
@@ -800,7 +801,7 @@ def test_nan_from_the_network_is_never_saved(real, torch_device, monkeypatch):
 @pytest.mark.parametrize(("pixel", "sentence"), [(float("nan"), "The decoder gave no numbers (NaN)"), (-1.0, "came out all black")])
 def test_spoilt_decodes_are_never_saved(real, torch_device, monkeypatch, pixel, sentence):
     before = len(files(real))
-    monkeypatch.setattr(torch_device.denoiser.family, "decode_pixels", lambda latents: torch.full((1, 3, 64, 64), pixel))
+    monkeypatch.setattr(torch_device.denoiser.family, "decode_pixels", lambda latents, tiles: torch.full((1, 3, 64, 64), pixel))
     job = real.submit(plan_of(real, steps=2), previews=PreviewOptions("vae"))
     assert sentence in ends(job)[0].message
     assert len(files(real)) == before

@@ -21,7 +21,7 @@ from PIL import Image
 
 from engine.device import TokenCount
 from engine.engine import Engine
-from engine.errors import EngineError, InvalidRequest, ModelUnavailable, NotSaved, SpoiltPicture
+from engine.errors import EngineError, InvalidRequest, ModelUnavailable, NotSaved, OutOfMemory, SpoiltPicture
 from engine.events import TERMINAL, Cancelled, Developing, Event, Failed, Finished, Notice, Preview, Queued
 from engine.job import Job, Watcher
 from engine.metadata import read_picture
@@ -534,9 +534,12 @@ def test_an_image_that_cannot_be_begun_does_not_end_the_others(engine, device, m
     assert "ZeroDivisionError" in ends(job)[1].detail
 
 
-def test_a_failing_preview_is_no_failure(engine, device, monkeypatch):
-    monkeypatch.setattr(device, "preview", mock.Mock(side_effect=RuntimeError("no picture")))
-    assert kinds(engine.submit(plan_of(engine))) == ["Finished"]
+@pytest.mark.parametrize(("error", "logged"), [(RuntimeError("boom"), 3), (SpoiltPicture("no numbers"), 0), (OutOfMemory("no room"), 0)])
+def test_a_failing_preview_is_no_failure(engine, device, monkeypatch, caplog, error, logged):
+    monkeypatch.setattr(device, "preview", mock.Mock(side_effect=error))
+    job = engine.submit(plan_of(engine))
+    assert kinds(job) == ["Finished"]
+    assert len(caplog.records) == logged
 
 
 class Clock:

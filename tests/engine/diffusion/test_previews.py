@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from functools import partial
 from types import SimpleNamespace
+from unittest import mock
 
 import numpy
 import pytest
@@ -15,6 +18,7 @@ from engine.diffusion.device import TorchDevice
 from engine.diffusion.loading import load
 from engine.diffusion.previews import Previewers, fit_linear, linear_factors
 from engine.engine import Engine
+from engine.errors import OutOfMemory, SpoiltPicture
 from engine.events import Preview
 from engine.plan import plan_images
 from engine.previewing import PreviewOptions
@@ -121,23 +125,144 @@ def test_each_previewer_draws(tiny_family):
     shown = Previewers(tiny_family, torch.ones(5, 3), tiny_decoder())
     x0 = torch.randn(1, 4, 16, 16, dtype=torch.float32).half()
     assert {name: shown.show(name, x0).size for name in shown.methods} == {"linear": (16, 16), "vae": (SIZE, SIZE), "tiny": (32, 32)}
-    assert all(seconds > 0 for seconds in shown.costs(256).values())
+    shown.measure(16)
+    assert all(0 < seconds < math.inf for seconds in shown.costs(256).values())
 
 
-def test_showing_updates_the_costs(tiny_family, monkeypatch):
-    shown = Previewers(tiny_family, torch.ones(5, 3))
-    before = shown.costs(100)
-    clock = iter([0.0, 16.0])
-    monkeypatch.setattr(previews, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
-    shown.show("linear", torch.zeros(1, 4, 4, 4))
-    after = shown.costs(100)
-    assert after["linear"] == pytest.approx(0.7 * before["linear"] + 0.3 * 100)
-    assert after["vae"] == before["vae"]
+# What they take.
 
 
-def test_costs_grow_with_the_picture(tiny_family):
-    shown = Previewers(tiny_family, torch.ones(5, 3))
-    assert shown.costs(200)["vae"] == pytest.approx(2 * shown.costs(100)["vae"])
+class SimulatedTime:
+    """Stands in for `time` in the previewers, and for their methods: of one that needs `fixed` seconds and `each` a latent."""
+
+    def __init__(self, monkeypatch, shown: Previewers, **needs: tuple[float, float]):
+        self.now, self.made = 0.0, {name: [] for name in needs}
+        monkeypatch.setattr(previews, "time", SimpleNamespace(perf_counter=lambda: self.now))
+        shown.methods = {name: partial(self.make, name, *needs[name]) for name in needs}
+        shown._costs = {name: previews.Cost() for name in needs}
+
+    def make(self, name: str, fixed: float, each: float, x0: torch.Tensor) -> str:
+        latents = x0[0, 0].numel()
+        self.now += fixed + each * latents
+        self.made[name].append(latents)
+        return name
+
+
+@pytest.fixture
+def shown(tiny_family):
+    return Previewers(tiny_family, torch.ones(5, 3))
+
+
+def test_a_previewer_is_measured_at_the_models_own_size_where_that_is_quick(shown, monkeypatch):
+    """Of a card: 5 ms to begin and little for each latent. In proportion to a small picture's, 512 pixels would cost 320 ms."""
+    SimulatedTime(monkeypatch, shown, tiny=(0.005, 1e-7))
+    shown.measure(64)
+    assert shown.costs(64 * 64)["tiny"] == pytest.approx(0.005 + 64 * 64 * 1e-7)
+    assert shown.costs(96 * 96)["tiny"] == pytest.approx(0.005 + 96 * 96 * 1e-7)
+    assert shown.costs(40 * 40)["tiny"] == pytest.approx(0.005 + 40 * 40 * 1e-7)
+
+
+def test_a_slow_previewer_is_only_measured_at_small_sizes(shown, monkeypatch):
+    """Of a CPU: 10 s for the full decode of 512 pixels, for which no load may wait."""
+    simulated = SimulatedTime(monkeypatch, shown, linear=(0.0, 1e-8), vae=(0.0, 10 / 64**2))
+    shown.measure(64)
+    assert shown.costs(64 * 64)["vae"] == pytest.approx(10)
+    assert simulated.made == {"linear": [64] * 2 + [256] * 2 + [1024] * 2 + [4096] * 2, "vae": [64] * 2}
+
+
+def test_the_models_own_size_need_be_no_power_of_two(shown, monkeypatch):
+    simulated = SimulatedTime(monkeypatch, shown, tiny=(0.001, 0.0))
+    shown.measure(24)
+    assert simulated.made["tiny"] == [64] * 2 + [256] * 2 + [576] * 2
+    shown.measure(4)
+    assert simulated.made["tiny"][-2:] == [16] * 2
+
+
+def test_what_is_shown_is_measured_too(shown, monkeypatch):
+    simulated = SimulatedTime(monkeypatch, shown, linear=(1.0, 0.0), vae=(2.0, 0.0))
+    shown.measure(8)
+    monkeypatch.setitem(shown.methods, "linear", partial(simulated.make, "linear", 11.0, 0.0))
+    shown.show("linear", torch.zeros(1, 4, 8, 8))
+    assert shown.seconds == 11.0
+    assert shown.costs(64) == {"linear": pytest.approx(0.7 * 1.0 + 0.3 * 11.0), "vae": 2.0}
+
+
+def test_nothing_is_offered_before_it_was_measured_nor_what_always_fails(shown, monkeypatch):
+    assert set(shown.costs(64).values()) == {math.inf}
+    monkeypatch.setitem(shown.methods, "vae", mock.Mock(side_effect=RuntimeError("no such kernel")))
+    shown.measure(8)
+    assert shown.costs(64)["vae"] == math.inf
+    assert shown.costs(64)["linear"] < math.inf
+
+
+def test_a_failing_previewer_counts_as_ever_dearer(shown, monkeypatch):
+    shown.measure(8)
+    before = shown.costs(64)
+    monkeypatch.setitem(shown.methods, "vae", mock.Mock(side_effect=OutOfMemory("no room")))
+    for _ in range(3):
+        with pytest.raises(OutOfMemory):
+            shown.show("vae", torch.zeros(1, 4, 8, 8))
+    assert shown.costs(64) == {**before, "vae": 8 * before["vae"]}
+    assert shown.seconds > 0
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_step_without_numbers_is_shown_by_no_previewer_and_is_no_fault_of_theirs(tiny_family, bad):
+    shown = Previewers(tiny_family, torch.ones(5, 3), tiny_decoder())
+    shown.measure(8)
+    before, x0 = shown.costs(64), torch.zeros(1, 4, 8, 8)
+    x0[0, 1, 2, 3] = bad
+    for name in shown.methods:
+        with pytest.raises(SpoiltPicture, match="nothing to see of this step"):
+            shown.show(name, x0)
+    assert shown.costs(64) == before
+
+
+def test_a_tiny_decoder_that_gives_no_numbers_shows_nothing(tiny_family):
+    decoder = tiny_decoder()
+    torch.nn.init.constant_(decoder.decoder.layers[0].weight, math.inf)
+    with pytest.raises(SpoiltPicture):
+        Previewers(tiny_family, torch.ones(5, 3), decoder).show("tiny", torch.ones(1, 4, 8, 8))
+
+
+class Stream:
+    """A CUDA stream, simulated: what was queued is done when somebody waits, and an event tells when its turn came."""
+
+    def __init__(self):
+        self.queued, self.now = 0.0, 0.0
+
+    def wait(self) -> None:
+        self.now, self.queued = self.now + self.queued, 0.0
+
+    def event(self, enable_timing: bool) -> SimpleNamespace:
+        assert enable_timing
+        one = SimpleNamespace(synchronize=self.wait)
+        one.record = lambda: setattr(one, "at", self.now + self.queued)
+        one.elapsed_time = lambda other: 1000 * (other.at - one.at)
+        return one
+
+
+def test_on_cuda_the_networks_call_that_a_preview_waits_for_does_not_count(shown, monkeypatch):
+    stream = Stream()
+    monkeypatch.setattr(torch.cuda, "Event", stream.event)
+
+    def decode(x0):
+        stream.queued += 0.02
+        stream.wait()
+
+    stream.queued = 5.0  # seconds of network calls that are under way
+    shown._device = SimpleNamespace(type="cuda")
+    assert shown._timed(decode, torch.zeros(1, 4, 8, 8))[1] == pytest.approx(0.02)
+
+
+def test_a_model_is_measured_when_it_is_installed(tiny_pipeline, tmp_path, catalog):
+    tiny_pipeline.save_pretrained(tmp_path)
+    device = TorchDevice("cpu")
+    spec = catalog.default.model_copy(update={"source": str(tmp_path), "tiny_decoder": None, "native_size": SIZE})
+    loaded = device.load(spec, lambda *told: None)
+    assert set(loaded.previewers.costs(64).values()) == {math.inf}
+    device.install(loaded)
+    assert all(0 < seconds < math.inf for seconds in loaded.previewers.costs(64).values())
 
 
 @pytest.mark.filterwarnings("ignore:The `local_dir_use_symlinks` argument is deprecated")  # of diffusers, for a hub id
