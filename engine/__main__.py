@@ -24,7 +24,7 @@ from engine.local import DATA_DIR, PRESETS, open_catalog, open_engine
 from engine.outputs import day_folder, write_picture
 from engine.plan import MAX_LINE, AxisLine, Grid, GridPreset, Plan, plan_grid, plan_images
 from engine.previewing import PreviewOptions
-from engine.recipe import Recipe, random_seed
+from engine.recipe import Recipe, make_recipe, random_seed
 from engine.schedulers import available_schedulers
 from engine.speed import Estimate, seconds_shown
 from engine.takeaway import sheet_file
@@ -93,7 +93,8 @@ def _add_recipe(command: argparse.ArgumentParser) -> None:
     command.add_argument("--width", type=int, help="pixels" + defaults)
     command.add_argument("--height", type=int, help="pixels" + defaults)
     command.add_argument("--clip-skip", type=int, metavar="N", help="the text encoder's layer, counted from its end; default: 1, the last")
-    command.add_argument("--exact", action="store_true", help="a fixed batch: every picture the same bits as in any other exact run")
+    exact = "a fixed batch: every picture the same bits as in any other exact run; alone it takes about three times as long"
+    command.add_argument("--exact", action="store_true", help=exact)
 
 
 def _add_places(command: argparse.ArgumentParser) -> None:
@@ -165,7 +166,8 @@ def _recipe(engine: Engine, options: argparse.Namespace) -> Recipe:
         "clip_skip": options.clip_skip, "prompt": options.prompt,
     }  # fmt: skip
     seed = random_seed() if options.seed is None else options.seed
-    return engine.catalog.default.recipe().replace(seed=seed, **{k: v for k, v in given.items() if v is not None})
+    given = {name: value for name, value in given.items() if value is not None}
+    return make_recipe(engine.limits.bounds, **{**dict(engine.catalog.default.recipe()), "seed": seed, **given})
 
 
 def _read_grid(engine: Engine, options: argparse.Namespace) -> Grid:

@@ -15,7 +15,7 @@ from typing import Any
 
 from engine.catalog import Catalog, Limits
 from engine.errors import InvalidRequest
-from engine.recipe import SIZE_MULTIPLE, Recipe, Style, bounds, label, random_seed
+from engine.recipe import SIZE_MULTIPLE, Recipe, Style, label, random_seed
 from engine.replacing import Span, find_words, replace_words
 from engine.schedulers import available_schedulers
 from engine.values import (
@@ -80,9 +80,7 @@ class AxisRow:
 
 
 def _rule(field: str, hint: str, unit: int | None, offer: Offer) -> NumberRule:
-    low, high = bounds(field)
-    if field == "steps":
-        high = min(high, offer.limits.max_steps)
+    low, high = offer.limits.bounds(field)
     return NumberRule(label(field), hint, Decimal(str(low)), Decimal(str(high)), unit and Decimal(unit))
 
 

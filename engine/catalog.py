@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from engine.errors import InvalidRequest, ModelUnavailable
-from engine.recipe import MAX_SEED, SIZE_MULTIPLE, Recipe, Style, bounds, label
+from engine.recipe import MAX_SEED, SIZE_MULTIPLE, Bounds, Recipe, Style, bounds, label
 from engine.schedulers import DEFAULT_SCHEDULER, own_scheduler
 
 FAMILY_OF_PIPELINE = {"StableDiffusionPipeline": "sd"}
@@ -82,6 +82,11 @@ class Limits(BaseModel):
     max_open: int = 10_000
     """Their images that have not ended: some 50 MB of memory before any of them is begun."""
 
+    def bounds(self, field: str) -> Bounds:
+        """(lowest, highest) value of a numeric field of Recipe that is allowed here."""
+        low, high = bounds(field)
+        return low, min(high, self.max_steps) if field == "steps" else high
+
     def check(self, recipe: Recipe) -> None:
         """Raises InvalidRequest with the allowed value when the recipe asks for more."""
         if recipe.steps > self.max_steps:
@@ -103,8 +108,7 @@ class Limits(BaseModel):
             notes.append(f"Seed {near.pop('seed')} is not from 0 to {MAX_SEED:,}: it was not taken over.")
         for field in ("steps", "guidance_scale", "clip_skip"):
             if field in near:
-                low, high = bounds(field)
-                high = min(high, self.max_steps) if field == "steps" else high
+                low, high = self.bounds(field)
                 near[field] = type(near[field])(min(max(near[field], low), high))
                 if near[field] != settings[field]:
                     bound = "least" if near[field] == low else "most"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 import re
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -27,6 +28,10 @@ MAX_PROMPT = 4000
 
 MAX_FULL_PROMPT = 3 * MAX_PROMPT
 """Characters of a prompt with its style. A style may repeat the prompt; a stranger's style may not repeat it hundreds of times."""
+
+
+Bounds = tuple[float, float]
+"""The lowest and the highest value of a number."""
 
 
 class Style(BaseModel):
@@ -116,12 +121,18 @@ def random_seed() -> int:
     return random.SystemRandom().randrange(RANDOM_SEEDS)
 
 
-def make_recipe(**values: Any) -> Recipe:
-    """A Recipe, or InvalidRequest with every wrong field named in the user's words."""
+def bounds(field: str) -> Bounds:
+    """(lowest, highest) value of a numeric field of Recipe, for sliders and messages. An operator may allow less: Limits.bounds."""
+    rules = {type(rule).__name__: rule for rule in Recipe.model_fields[field].metadata}
+    return rules["Ge"].ge, rules["Le"].le
+
+
+def make_recipe(told: Callable[[str], Bounds] = bounds, /, **values: Any) -> Recipe:
+    """A Recipe, or InvalidRequest with every wrong field named in the user's words, and its bounds as `told`."""
     try:
         return Recipe(**values)
     except ValidationError as error:
-        raise InvalidRequest(" ".join(_sentence(item) for item in error.errors())) from None
+        raise InvalidRequest(" ".join(_sentence(item, told) for item in error.errors())) from None
 
 
 def read_number(field: str, given: Any) -> float:
@@ -143,19 +154,13 @@ def join_words(first: str, second: str) -> str:
     return ", ".join(part for part in (first.strip(" ,"), second.strip(" ,")) if part)
 
 
-def bounds(field: str) -> tuple[float, float]:
-    """(lowest, highest) value of a numeric field of Recipe, for sliders and messages."""
-    rules = {type(rule).__name__: rule for rule in Recipe.model_fields[field].metadata}
-    return rules["Ge"].ge, rules["Le"].le
-
-
 def label(field: str) -> str:
     """A field of Recipe as the page spells it, at the start of a sentence."""
     title = Recipe.model_fields[field].title or field
     return title[0].upper() + title[1:]
 
 
-def _sentence(item: Any) -> str:
+def _sentence(item: Any, bounds: Callable[[str], Bounds]) -> str:
     """One of pydantic's errors as a sentence about the field's label."""
     field = str(item["loc"][0]) if item["loc"] else "prompt"
     known = Recipe.model_fields.get(field)

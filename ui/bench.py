@@ -111,7 +111,7 @@ class Bench:
             if found.grid is None:
                 shown = self.controls.show(settings)
             else:
-                shown = self.compare.show_grid(found.grid.model_copy(update={"recipe": make_recipe(**settings)}))
+                shown = self.compare.show_grid(found.grid.model_copy(update={"recipe": make_recipe(self.engine.limits.bounds, **settings)}))
         except EngineError as error:  # also of a grid with an axis that only a later version knows
             gr.Warning(html.escape(str(error)), title="Nothing loaded")
             return unchanged

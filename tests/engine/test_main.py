@@ -226,6 +226,8 @@ def test_words_that_are_cut_are_told(command, device):
         (["--seed", 2**53 - 1, "--count", 2], "The last seed would be above"),
         (["--cfg", "nan"], "CFG scale must be a number from 1 to 30"),
         (["--cfg", 0], "CFG scale must be a number from 1 to 30"),
+        (["--steps", 2000], "Steps must be a whole number from 1 to 150; it was 2000."),
+        (["--steps", 200], "Steps must be at most 150 here; it was 200."),
         (["--clip-skip", 0], "CLIP skip must be a whole number from 1 to 12; it was 0."),
         (["--scheduler", "Eulr"], "There is no scheduler “Eulr”"),
         (["--model", "nothing"], "There is no model “nothing” here"),

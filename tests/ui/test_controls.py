@@ -159,7 +159,8 @@ def test_a_count_that_came_as_a_float_is_whole() -> None:
     [
         ({"width": 500}, "Width must be a multiple of 8: try 496 or 504"),
         ({"height": 8}, "Height must be a whole number from 32 to 4,096; it was 8."),
-        ({"steps": 0}, "Steps must be a whole number from 1"),
+        ({"steps": 0}, "Steps must be a whole number from 1 to 150; it was 0."),
+        ({"steps": 2000}, "Steps must be a whole number from 1 to 150; it was 2000."),
         ({"steps": 2.5}, "Steps must be a whole number from 1"),
         ({"steps": math.nan}, "Steps must be a whole number from 1"),
         ({"guidance_scale": 0.5}, "CFG scale must be a number from 1 to 30; it was 0.5."),
