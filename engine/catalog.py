@@ -46,7 +46,7 @@ class ModelSpec(BaseModel):
     tiny_decoder: str | None = None
     """Of an AutoencoderTiny for its latents; a folder or hub id, as `source`."""
     max_rows: dict[str, int] = Field(default_factory=lambda: {"cpu": 2, "cuda": 16})
-    """Largest network batch by kind of device: where more rows stop paying, or stop fitting."""
+    """Largest network batch by kind of device, at its native size: where more rows stop paying, or stop fitting."""
     examples: tuple[str, ...] = ()
 
     @property

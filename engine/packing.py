@@ -5,8 +5,9 @@ No torch: the denoiser packs its calls with this, and an estimate made before an
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from engine.recipe import Recipe
 
@@ -19,8 +20,12 @@ WASTE = 0.25
 ADMITTED_A_TICK = 16
 """Building a scheduler takes milliseconds: a large plan must not hold up the images under way."""
 
-Rules = tuple[int, int, bool]
-"""What a Packer packs by: (max_rows, exact_rows, padded)."""
+PROBED_AFTER = 16
+"""Calls that must go well before twice as many rows are tried, where memory ran out; twice as many calls each time that fails:
+others' memory may have been in the way for a moment, and what never fits is tried ever more seldom."""
+
+Rules = tuple[int, int, bool, int | None, tuple[tuple[int, int], ...]]
+"""What a Packer packs by: (max_rows, exact_rows, padded, native_pixels, narrowed)."""
 
 Row = Hashable
 """Names what a row of the network's batch computes: rows of one name are computed once, for all images that need them."""
@@ -73,18 +78,39 @@ class Turns:
         self._order = [name for name in self._order if name not in served] + served
 
 
+@dataclass(frozen=True)
+class Narrowed:
+    """How wide calls for pictures of one size are since memory ran out in one, until more have gone well."""
+
+    rows: int
+    patience: int = PROBED_AFTER
+    well: int = 0
+    """Calls that have gone well at this width; at `patience` twice as many rows are tried."""
+    probing: bool = False
+    """Whether this is such a try."""
+
+
 class Packer:
     """Packs calls of at most `max_rows` rows: owners in turn, and each owner's jobs in turn.
+
+    That many rows are for pictures of `native_pixels` (None: of any size); larger ones get fewer in proportion, but always
+    one image's. Where memory runs out, calls for pictures of that size are narrowed, and widened again later.
 
     Exact images run in calls of `exact_rows` rows, always: their neighbours then change no bit. Fast ones are
     packed freely; with `padded` into powers of two, which spares CUDA a new choice of kernels for every width.
     On the CPU a padding row costs as much as a real one, so there is none.
     """
 
-    def __init__(self, max_rows: int = 16, exact_rows: int = EXACT_ROWS, padded: bool = False):
+    def __init__(
+        self, max_rows: int = 16, exact_rows: int = EXACT_ROWS, padded: bool = False, native_pixels: int | None = None,
+        narrowed: Iterable[tuple[int, int]] = (),
+    ):  # fmt: skip
         self.max_rows = max_rows
         self.exact_rows = exact_rows
         self.padded = padded
+        self.native_pixels = native_pixels
+        # By pixels. Replaced, never changed: other threads ask for the rules.
+        self._narrowed: Mapping[int, Narrowed] = {pixels: Narrowed(rows) for pixels, rows in narrowed}
         self._owners = Turns()
         self._jobs: dict[str, Turns] = {}
 
@@ -117,14 +143,46 @@ class Packer:
     @property
     def rules(self) -> Rules:
         """What `Packer(*rules)` packs like this one by."""
-        return (self.max_rows, self.exact_rows, self.padded)
+        narrowed = tuple(sorted((pixels, one.rows) for pixels, one in self._narrowed.items()))
+        return (self.max_rows, self.exact_rows, self.padded, self.native_pixels, narrowed)
 
     def width(self, size: tuple[int, ...], rows: int, least: int, exact: bool) -> int:
         """The most rows, padding included, of a call for images of `size` that need so many different rows, its first one `least`."""
         if exact:
             return self.exact_rows
-        wanted = max(min(rows, self.max_rows), least)
+        wanted = max(min(rows, self.most_rows(math.prod(size))), least)
         return choose_bucket(wanted, least) if self.padded else wanted
+
+    def most_rows(self, pixels: int) -> int:
+        """The most rows of a call for pictures of so many pixels; one image's rows are run whatever this says."""
+        narrowed = self._narrowed.get(pixels)
+        return self._usual(pixels) if narrowed is None else min(narrowed.rows, self._usual(pixels))
+
+    def ran_out(self, size: tuple[int, ...], width: int) -> None:
+        """Memory ran out in a call of `width` rows for pictures of `size`: half as many are run from now on."""
+        pixels = math.prod(size)
+        before = self._narrowed.get(pixels, Narrowed(width))
+        patience = 2 * before.patience if before.probing else before.patience
+        self._narrowed = {**self._narrowed, pixels: Narrowed(max(width // 2, 1), patience)}
+
+    def went_well(self, size: tuple[int, ...], width: int) -> None:
+        """A call went well: after enough of them that were as wide as they may be, twice as many rows are tried."""
+        pixels = math.prod(size)
+        now = self._narrowed.get(pixels)
+        if now is None or 2 * width <= now.rows:  # so few rows tell nothing
+            return
+        if now.well + 1 < now.patience:
+            self._narrowed = {**self._narrowed, pixels: replace(now, well=now.well + 1)}
+        elif now.rows < self._usual(pixels):
+            self._narrowed = {**self._narrowed, pixels: Narrowed(min(2 * now.rows, self._usual(pixels)), now.patience, probing=True)}
+        else:
+            self._narrowed = {other: one for other, one in self._narrowed.items() if other != pixels}
+
+    def _usual(self, pixels: int) -> int:
+        if self.native_pixels is None or pixels <= self.native_pixels:
+            return self.max_rows
+        rows = max(self.max_rows * self.native_pixels // pixels, 1)
+        return 1 << (rows.bit_length() - 1) if self.padded else rows  # padding must not make more of it
 
     def _in_turn(self, waiting: Mapping[Hashable, Load]) -> list[Hashable]:
         """All images, one of each owner in turn, and among an owner's one of each job in turn."""

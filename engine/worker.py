@@ -170,7 +170,7 @@ class Worker:
         if device is not None and device.model == spec.name:
             return Packer(*device.packer.rules)
         kind = device.kind if device is not None else "cpu"
-        return Packer(spec.rows_on(kind), padded=kind == "cuda")
+        return Packer(spec.rows_on(kind), padded=kind == "cuda", native_pixels=spec.native_size**2)
 
     def facts(self, model: str) -> DeviceFacts | None:
         """What would compute a picture of this model now; None while it is not the resident one. From any thread."""

@@ -6,7 +6,6 @@ takes a vector of timesteps, so images that share nothing but their size share i
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Sequence
 
 import torch
@@ -14,6 +13,7 @@ import torch
 from engine.device import Advance, Key
 from engine.diffusion import noise, schedule
 from engine.diffusion.families import Conditioning, StableDiffusion
+from engine.diffusion.memory import free_unused, is_out_of_memory
 from engine.diffusion.trajectory import Trajectory
 from engine.errors import InvalidRequest, OutOfMemory, SpoiltPicture
 from engine.packing import EXACT_ROWS, Packer, Row, first_origin
@@ -24,14 +24,15 @@ from engine.schedulers import scheduler_row
 class Denoiser:
     """The trajectories of one loaded model. Not thread-safe: one thread owns the network.
 
-    `engine.packing` says which of them share a call; `padded` is its own default on CUDA only.
+    `engine.packing` says which of them share a call, and what its options mean; `padded` is its own default on CUDA only.
     """
 
     def __init__(
-        self, family: StableDiffusion, *, max_rows: int = 16, exact_rows: int = EXACT_ROWS, padded: bool | None = None
-    ):
+        self, family: StableDiffusion, *, max_rows: int = 16, exact_rows: int = EXACT_ROWS, padded: bool | None = None,
+        native_pixels: int | None = None,
+    ):  # fmt: skip
         self.family = family
-        self.packer = Packer(max_rows, exact_rows, family.device.type == "cuda" if padded is None else padded)
+        self.packer = Packer(max_rows, exact_rows, family.device.type == "cuda" if padded is None else padded, native_pixels)
         self.calls = 0
         """Network calls made, for tests and benchmarks; `rows_run` counts their rows, padding included."""
         self.rows_run = 0
@@ -91,16 +92,22 @@ class Denoiser:
         if call is None:
             return []
         picked = [self._live[key] for key in call.images]
+        size = picked[0].load().size
         failure: Exception | None = None
         try:
             predictions = self._predict(picked, call.width)
         except Exception as error:  # noqa: BLE001 - whatever one image's numbers provoke must not end the others
-            failure = error.with_traceback(None)  # a traceback would pin the call's tensors
+            # A traceback holds the call's tensors: only of an image's own fault is it kept, for the log.
+            failure = error if len(picked) == 1 and not is_out_of_memory(error) else error.with_traceback(None)
         if failure is None:
+            self.packer.went_well(size, call.width)
             return [self._advance(one, *prediction) for one, prediction in zip(picked, predictions, strict=True)]
-        if _is_out_of_memory(failure):
-            return self._after_out_of_memory(picked, call.width)
-        if len(picked) > 1:
+        if is_out_of_memory(failure):
+            free_unused(self.family.device)
+            if call.width > picked[0].rows and not picked[0].exact:
+                self.packer.ran_out(size, call.width)
+                return self.tick()
+        elif len(picked) > 1:
             return [advance for one in picked for advance in self._tick_alone(one)]
         return [self._fail(picked[0], failure)]
 
@@ -125,14 +132,16 @@ class Denoiser:
         padded = [*rows.values(), *[(picked[0], 0)] * (width - len(rows))]
         images = torch.cat([shown[one.key] for one, _ in padded])  # (width, C, h, w)
         # float32: time embeddings are computed in it whatever the scheduler's own type, and it holds every timestep.
-        times = torch.stack([one.timestep.to(torch.float32) for one, _ in padded])
+        numbers = [float(one.timestep) for one, _ in padded] + [one.recipe.guidance_scale for one in picked if one.rows == 2]
+        on_cuda = images.device.type == "cuda"  # one copy that the GPU makes when it comes to it: nothing waits for it here
+        numbers = torch.tensor(numbers, dtype=torch.float32, pin_memory=on_cuda).to(images.device, non_blocking=True)
         conditioning = stack([one.conditioning[part] for one, part in padded])
-        output = self.family.predict(images, times.to(images.device), conditioning)
+        output = self.family.predict(images, numbers[:width], conditioning)
         self.calls += 1
         self.rows_run += width
         self.width = width
         place = {name: i for i, name in enumerate(rows)}
-        guided = guide(output, [one.recipe.guidance_scale for one in picked], [[place[name] for name in parts] for parts in names])
+        guided = guide(output, numbers[width:], [[place[name] for name in parts] for parts in names])
         for one in picked:
             one.bucket = max(one.bucket, width)
         return [(prediction, shown[one.key]) for one, prediction in zip(picked, guided, strict=True)]
@@ -149,40 +158,37 @@ class Denoiser:
 
     def _fail(self, one: Trajectory, error: Exception) -> Advance:
         self.drop(one.key)
-        return Advance(one.key, one.step, one.total, error=error)
+        return Advance(one.key, one.step, one.total, error=self._too_large(one) if is_out_of_memory(error) else error)
+
+    def _too_large(self, one: Trajectory) -> OutOfMemory:
+        size = f"{one.recipe.width} x {one.recipe.height}"
+        if one.exact and self.packer.exact_rows > one.rows:
+            return OutOfMemory(
+                f"Exact always computes {self.packer.exact_rows} rows at a time, and at {size} they do not fit into this device's"
+                " memory: switch Exact off, or choose a smaller size."
+            )
+        return OutOfMemory(f"{size} does not fit into this device's memory: choose a smaller size.")
 
     def _tick_alone(self, one: Trajectory) -> list[Advance]:
         """One trajectory's step in a call of its own, after a call shared with others failed: the culprit fails alone."""
         try:
             [prediction] = self._predict([one], self.packer.exact_rows if one.exact else one.rows)
         except Exception as error:  # noqa: BLE001
-            return [self._fail(one, error.with_traceback(None))]
+            return [self._fail(one, error)]
         return [self._advance(one, *prediction)]
 
-    def _after_out_of_memory(self, picked: Sequence[Trajectory], width: int) -> list[Advance]:
-        """Called outside of any `except`, so that no traceback holds the failed call's tensors."""
-        gc.collect()
-        if self.family.device.type == "cuda":
-            torch.cuda.empty_cache()
-        first = picked[0]
-        if not first.exact and width > first.rows:
-            self.packer.max_rows = max(width // 2, first.rows)
-            return self.tick()
-        sentence = f"{first.recipe.width} x {first.recipe.height} does not fit into this device's memory: choose a smaller size."
-        return [self._fail(first, OutOfMemory(sentence))]
 
-
-def guide(output: torch.Tensor, scales: Sequence[float], rows: Sequence[Sequence[int]]) -> list[torch.Tensor]:
+def guide(output: torch.Tensor, scales: torch.Tensor, rows: Sequence[Sequence[int]]) -> list[torch.Tensor]:
     """Classifier-free guidance (arXiv:2207.12598, in diffusers' form u + w (c - u)) of each image's rows of one call.
 
-    `rows` are each image's places in `output` (B, C, h, w): (unconditional, conditional), or (conditional) alone.
+    `rows` are each image's places in `output` (B, C, h, w): (unconditional, conditional), or (conditional) alone; `scales`
+    those of the images that have both, in order.
     """
     pairs = [i for i, places in enumerate(rows) if len(places) == 2]
     results = [output[places[0] : places[0] + 1] for places in rows]
     if pairs:
-        unconditional, conditional = (output[torch.tensor([rows[i][part] for i in pairs], device=output.device)] for part in (0, 1))
-        weight = torch.tensor([scales[i] for i in pairs], dtype=output.dtype, device=output.device).view(-1, 1, 1, 1)
-        guided = unconditional + weight * (conditional - unconditional)  # (pairs, C, h, w)
+        unconditional, conditional = (torch.cat([output[rows[i][part], None] for i in pairs]) for part in (0, 1))
+        guided = unconditional + scales.view(-1, 1, 1, 1) * (conditional - unconditional)  # (pairs, C, h, w)
         for place, i in enumerate(pairs):
             results[i] = guided[place : place + 1]
     return results
@@ -191,8 +197,3 @@ def guide(output: torch.Tensor, scales: Sequence[float], rows: Sequence[Sequence
 def stack(parts: Sequence[Conditioning]) -> Conditioning:
     """One-row conditionings as one batch."""
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    # On the CPU torch raises a plain RuntimeError from its DefaultCPUAllocator.
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "DefaultCPUAllocator" in str(error)

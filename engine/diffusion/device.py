@@ -110,8 +110,8 @@ class TorchDevice:
         return load(spec, self._device, self._dtype, report)
 
     def install(self, loaded: Loaded) -> None:
-        rows = loaded.spec.rows_on(self.kind)
-        self._denoiser = Denoiser(loaded.family, max_rows=rows, exact_rows=self._exact_rows)
+        rows, pixels = loaded.spec.rows_on(self.kind), loaded.spec.native_size**2
+        self._denoiser = Denoiser(loaded.family, max_rows=rows, exact_rows=self._exact_rows, native_pixels=pixels)
         self._loaded = loaded  # last: another thread that sees the model asks for its packer
         for kept in self._kept.values():  # they must not hold the old model's memory
             kept.part()
@@ -123,7 +123,12 @@ class TorchDevice:
         job: str = "", together: bool = False,
     ) -> int:  # fmt: skip
         start = None if latents is None else torch.as_tensor(latents)
-        trajectory = self.denoiser.admit(key, recipe, owner=owner, exact=exact, latents=start, job=job, together=together)
+        try:
+            trajectory = self.denoiser.admit(key, recipe, owner=owner, exact=exact, latents=start, job=job, together=together)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            raise OutOfMemory("This device's memory is full: try again in a moment, or choose a smaller size.") from None
         assert self._loaded is not None
         self._kept[key] = Kept(trajectory, self._loaded.family, self._loaded.previewers, self._loaded.identity)
         self._live.add(key)

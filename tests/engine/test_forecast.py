@@ -39,11 +39,11 @@ STAIRS = st.builds(
 
 @given(
     recipes=st.one_of(st.lists(IMAGES, min_size=1, max_size=40), ALIKE, STAIRS), max_rows=st.integers(1, 24),
-    exact=st.booleans(), together=st.booleans(), padded=st.booleans(),
+    exact=st.booleans(), together=st.booleans(), padded=st.booleans(), narrowed=st.sampled_from([(), ((64 * 64, 3),)]),
 )  # fmt: skip
 @settings(deadline=None, max_examples=120)
-def test_counted_at_once_there_are_the_calls_that_there_are_one_by_one(recipes, max_rows, exact, together, padded) -> None:
-    packing = {"max_rows": max_rows, "padded": padded}
+def test_counted_at_once_there_are_the_calls_that_there_are_one_by_one(recipes, max_rows, exact, together, padded, narrowed) -> None:
+    packing = {"max_rows": max_rows, "padded": padded, "native_pixels": 64 * 64, "narrowed": narrowed}
     way = {"exact": exact, "together": together}
     assert count_calls(recipes, Packer(**packing), **way) == one_by_one(recipes, Packer(**packing), **way)
 

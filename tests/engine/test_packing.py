@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from engine.packing import Load, Packer, choose_bucket, first_origin, load_of, row_names
+from engine.forecast import count_calls
+from engine.packing import PROBED_AFTER, Load, Packer, choose_bucket, first_origin, load_of, row_names
 from engine.recipe import Recipe, Style
 
 
@@ -79,6 +80,75 @@ def test_whoever_was_served_is_served_again_when_all_others_were() -> None:
 def test_an_image_that_does_not_fit_leaves_room_for_a_smaller_one() -> None:
     waiting = {"two": Load((1, 2), (8, 8)), "two more": Load((3, 4), (8, 8)), "one": Load((5,), (8, 8))}
     assert Packer(max_rows=3).pick(waiting).images == ("two", "one")
+
+
+# How wide calls are.
+
+NATIVE = 512 * 512
+
+
+def widths(packer: Packer, size: tuple[int, int], rows: int = 100, times: int = 1, fits: int = 1000) -> list[int]:
+    """The widths of calls one after the other, on a device where calls of more than `fits` rows run out of memory."""
+    found = []
+    while len(found) < times:
+        width = packer.width(size, rows, 2, exact=False)
+        if width > fits:
+            packer.ran_out(size, width)
+        else:
+            packer.went_well(size, width)
+            found.append(width)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("size", "padded", "most"),
+    [
+        ((512, 512), True, 16), ((256, 256), True, 16), ((1024, 1024), True, 4), ((768, 768), True, 4), ((768, 768), False, 7),
+        ((512, 768), True, 8), ((2048, 2048), True, 2), ((2048, 2048), False, 2),
+    ],
+)  # fmt: skip
+def test_the_rows_of_a_call_follow_the_pixels(size, padded, most) -> None:
+    """16 rows of 512 x 512 are as many pixels as four of 1024 x 1024; but one image's rows are always run."""
+    assert widths(Packer(16, padded=padded, native_pixels=NATIVE), size) == [most]
+
+
+def test_what_a_plan_costs_follows_the_pixels_as_its_calls_do() -> None:
+    packer = Packer(16, native_pixels=64 * 64)
+    recipes = [image(seed, width=128) for seed in range(8)]
+    assert count_calls(recipes, packer) == {(128 * 64, 8): 6}
+    packer.ran_out((128, 64), 8)
+    assert count_calls(recipes, Packer(*packer.rules)) == count_calls(recipes, packer) == {(128 * 64, 4): 12}
+
+
+def test_running_out_of_memory_narrows_calls_of_that_size_only() -> None:
+    packer = Packer(16, native_pixels=NATIVE)
+    assert widths(packer, (512, 512), fits=5, times=2) == [4, 4]
+    assert widths(packer, (256, 256)) == [16]
+    assert packer.most_rows(NATIVE) == 4
+
+
+def test_calls_are_widened_again_after_some_that_went_well() -> None:
+    packer = Packer(16, native_pixels=NATIVE)
+    assert widths(packer, (512, 512), fits=5, times=PROBED_AFTER) == [4] * PROBED_AFTER
+    assert widths(packer, (512, 512), times=3 * PROBED_AFTER) == [8] * PROBED_AFTER + [16] * 2 * PROBED_AFTER
+    assert packer.rules == Packer(16, native_pixels=NATIVE).rules
+
+
+def test_what_never_fits_is_tried_ever_more_seldom() -> None:
+    packer, tries = Packer(16, native_pixels=NATIVE), []
+    for call in range(30 * PROBED_AFTER):
+        while (width := packer.width((512, 512), 100, 2, exact=False)) > 8:
+            packer.ran_out((512, 512), width)
+            tries.append(call)
+        packer.went_well((512, 512), width)
+    assert tries == [(2**n - 1) * PROBED_AFTER for n in range(5)]
+
+
+def test_calls_of_few_images_do_not_show_that_many_fit() -> None:
+    packer = Packer(16)
+    packer.ran_out((512, 512), 16)
+    assert widths(packer, (512, 512), rows=2, times=10 * PROBED_AFTER) == [2] * 10 * PROBED_AFTER
+    assert packer.most_rows(NATIVE) == 8
 
 
 def test_the_rows_of_a_recipe() -> None:

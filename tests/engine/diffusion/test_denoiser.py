@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import traceback
 import weakref
 from collections import Counter
+from itertools import groupby
 
 import numpy
 import pytest
 import torch
 
 from engine.diffusion.denoiser import Denoiser, guide, stack
+from engine.diffusion.device import TorchDevice
 from engine.errors import InvalidRequest, OutOfMemory, SpoiltPicture
+from engine.packing import PROBED_AFTER
 from engine.recipe import Recipe
 from tests.tiny import SIZE, family_of, make_pipeline
 
@@ -179,27 +183,123 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(family, kind, padded):
     ends = finish(denoiser)
     assert set(ends.values()) == {None}
     assert ends.keys() == recipes.keys()
-    assert denoiser.packer.max_rows <= 5  # half of some call's rows; a fifth row is of no use to guided images
+    assert denoiser.packer.most_rows(SIZE * SIZE) <= 5  # half of some call's rows; a fifth row is of no use to guided images
     assert family.shapes[0][0] > 8
     assert max(shape[0] for shape in family.shapes[2:]) <= 4
     assert max(float((trajectories[key].latents - unfaulted[key]).abs().max()) for key in recipes) < 1e-3
 
 
 @pytest.mark.parametrize("kind", ["cuda", "cpu"])
-@pytest.mark.parametrize("exact", [False, True])
-def test_out_of_memory_at_the_smallest_call_fails_that_image(family, kind, exact):
+def test_out_of_memory_at_the_smallest_call_fails_that_image(family, kind):
     def fault(model_input, conditioning):
         if model_input.shape[-1] > SIZE // 2:
             raise out_of_memory(kind)
 
     family.fault = fault
     denoiser = Denoiser(family)
-    denoiser.admit("large", image(width=2 * SIZE), owner="A", exact=exact)
-    denoiser.admit("small", image(), owner="B", exact=exact)
+    denoiser.admit("large", image(width=2 * SIZE), owner="A")
+    denoiser.admit("small", image(), owner="B")
     ends = finish(denoiser)
     assert ends["small"] is None
     assert isinstance(ends["large"], OutOfMemory)
     assert "64 x 32 does not fit into this device's memory: choose a smaller size." in str(ends["large"])
+
+
+def test_out_of_memory_at_one_size_narrows_no_other(family):
+    def fault(model_input, conditioning):
+        if model_input.shape[-1] > SIZE // 2 and len(model_input) > 2:
+            raise out_of_memory("cuda")
+
+    family.fault = fault
+    denoiser = Denoiser(family)
+    for seed in range(4):
+        denoiser.admit(("large", seed), image(seed, width=2 * SIZE, steps=2))
+        denoiser.admit(("small", seed), image(seed, steps=2), owner="another")
+    assert set(finish(denoiser).values()) == {None}
+    widths = {side: {shape[0] for shape in family.shapes if shape[-1] == side} for side in (SIZE // 2, SIZE)}
+    assert widths == {SIZE // 2: {8}, SIZE: {2}}
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_calls_are_as_wide_again_once_there_is_memory_again(family, padded):
+    """Somebody else's program held it for a moment."""
+    full = True
+
+    def fault(model_input, conditioning):
+        if full and len(model_input) > 2:
+            raise out_of_memory("cuda")
+
+    family.fault = fault
+    denoiser = Denoiser(family, max_rows=8, padded=padded)
+    for seed in range(8):
+        denoiser.admit(seed, image(seed, steps=2 * PROBED_AFTER))
+    for _ in range(3):
+        denoiser.tick()
+    assert {shape[0] for shape in family.shapes} == {2}
+    full = False
+    assert set(finish(denoiser).values()) == {None}
+    runs = [(width, len(list(calls))) for width, calls in groupby(shape[0] for shape in family.shapes)]
+    assert runs[:2] == [(2, PROBED_AFTER), (4, PROBED_AFTER)]
+    assert runs[2][0] == 8
+
+
+def test_a_fault_of_the_text_encoder_for_want_of_memory_is_a_sentence(family, monkeypatch):
+    device = TorchDevice("cpu")
+    device._denoiser = Denoiser(family)
+
+    def encode(*text):
+        raise out_of_memory("cuda")
+
+    monkeypatch.setattr(family._family, "encode", encode)
+    with pytest.raises(OutOfMemory, match="memory is full: try again"):
+        device.admit("it", image())
+    assert len(device.denoiser) == 0
+
+
+def test_exact_that_does_not_fit_names_exact(family):
+    def fault(model_input, conditioning):
+        if len(model_input) > 4:
+            raise out_of_memory("cuda")
+
+    family.fault = fault
+    denoiser = Denoiser(family)
+    denoiser.admit("exact", image(), exact=True)
+    denoiser.admit("fast", image(), owner="another")
+    ends = finish(denoiser)
+    assert ends["fast"] is None
+    assert isinstance(ends["exact"], OutOfMemory)
+    assert str(ends["exact"]) == (
+        "Exact always computes 8 rows at a time, and at 32 x 32 they do not fit into this device's memory:"
+        " switch Exact off, or choose a smaller size."
+    )
+
+
+def test_an_image_alone_after_a_fault_of_its_company_that_does_not_fit_is_told_so(family):
+    def fault(model_input, conditioning):
+        if len(model_input) > 2:
+            raise ValueError("the network chokes")
+        if any(family.poisoned(conditioning)):
+            raise out_of_memory("cpu")
+
+    family.fault = fault
+    denoiser = Denoiser(family)
+    for seed in range(2):
+        denoiser.admit(seed, image(seed, prompt=POISON if seed else "a cat"))
+    ends = finish(denoiser)
+    assert ends[0] is None
+    assert isinstance(ends[1], OutOfMemory)
+
+
+def test_a_bug_keeps_its_traceback(family):
+    def fault(model_input, conditioning):
+        raise ValueError("the network chokes")
+
+    family.fault = fault
+    denoiser = Denoiser(family)
+    for seed in range(3):
+        denoiser.admit(seed, image(seed))
+    for error in finish(denoiser).values():
+        assert "in fault" in "".join(traceback.format_exception(error))
 
 
 def test_a_failed_call_pins_no_tensor(family):
@@ -271,7 +371,7 @@ def test_a_guided_exact_image_needs_two_rows(family):
 
 def test_guide_is_the_formula_for_each_image():
     output = torch.randn(7, 4, 2, 2, generator=torch.Generator().manual_seed(0))  # the last row is padding
-    scales, rows = [7.5, 1.0, 2.0, 1.0], [(0, 1), (2,), (3, 4), (5,)]
+    scales, rows = torch.tensor([7.5, 2.0]), [(0, 1), (2,), (3, 4), (5,)]  # without a pair there is nothing to scale
     first, second, third, fourth = guide(output, scales, rows)
     assert torch.allclose(first, output[0:1] + 7.5 * (output[1:2] - output[0:1]))
     assert torch.equal(second, output[2:3])
@@ -281,12 +381,12 @@ def test_guide_is_the_formula_for_each_image():
 
 def test_guide_without_guidance_is_the_output():
     output = torch.randn(3, 4, 2, 2)
-    assert torch.equal(torch.cat(guide(output, [1, 1, 1], [[0], [1], [2]])), output)
+    assert torch.equal(torch.cat(guide(output, torch.tensor([]), [[0], [1], [2]])), output)
 
 
 def test_guide_takes_a_row_that_several_images_share():
     output = torch.randn(2, 4, 2, 2, generator=torch.Generator().manual_seed(0))
-    unguided, mild, strong = guide(output, [1.0, 3.0, 9.0], [(1,), (0, 1), (0, 1)])
+    unguided, mild, strong = guide(output, torch.tensor([3.0, 9.0]), [(1,), (0, 1), (0, 1)])
     assert torch.equal(unguided, output[1:2])
     assert torch.allclose(mild, output[0:1] + 3 * (output[1:2] - output[0:1]))
     assert torch.allclose(strong, output[0:1] + 9 * (output[1:2] - output[0:1]))
