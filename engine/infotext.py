@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import engine
@@ -89,15 +89,22 @@ def parse_infotext(text: str) -> Imported:
         raise UnreadablePicture("The text in this picture is no list of settings that A1111 writes.")
     prompt, negative = _prompts(text[:at])
     template = _TEMPLATE.search(text, at)
-    pairs = Pairs(pairs_of(text[at : template.start() if template else len(text)]))
+    imported = read_pairs(prompt, negative, pairs_of(text[at : template.start() if template else len(text)]))
+    if template:
+        left_out = "The templates after the settings were left out: what they became is the prompt."
+        return replace(imported, notes=(*imported.notes, left_out))
+    return imported
+
+
+def read_pairs(prompt: str, negative: str, written: Iterable[tuple[str, str]]) -> Imported:
+    """What "Key: value" pairs with A1111's keys say of a picture with such prompts; all that is not taken over is told of."""
+    pairs = Pairs(written)
     tool, model, model_hash = tool_of(pairs), model_of(pairs), pairs.take("model hash")[:64]
     settings: dict[str, Any] = {"prompt": prompt, "negative_prompt": negative}
     if model:
         settings["model"] = model[:500]
     notes = [*_missing(pairs, model, model_hash), *_read_numbers(pairs, settings), *_read_scheduler(pairs, settings)]
     notes += untaken(pairs, prompt, negative, clip_skip=settings.get("clip_skip", 1))
-    if template:
-        notes.append("The templates after the settings were left out: what they became is the prompt.")
     return Imported(settings, tuple(notes), tool, model_hash)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,7 +20,8 @@ from PIL import Image, PngImagePlugin
 from engine.containers import read_texts
 from engine.errors import InvalidRequest, UnreadablePicture
 from engine.events import Provenance
-from engine.infotext import infotext, parse_infotext
+from engine.foreign import read_foreign
+from engine.infotext import Imported, infotext, parse_infotext
 from engine.leftovers import stopped_note
 from engine.plan import Grid, Plan
 from engine.recipe import Recipe, make_recipe
@@ -29,6 +30,11 @@ SCHEMA = 1
 """Of our own record. A reader takes what it knows of a later one and says so; a change that it would read wrongly is a new key."""
 
 _LATER = "It was made by a newer Darkroom: update this one to have all of its settings."
+
+_NOTHING = (
+    "This picture carries no settings. Darkroom, A1111 and its forks, ComfyUI, InvokeAI, SwarmUI and others write them into their "
+    "files; most editors, messengers and web sites take them out."
+)
 
 A1111_AXES = {
     "seed": "Seed", "cfg": "CFG Scale", "steps": "Steps", "scheduler": "Sampler", "size": "Size", "model": "Checkpoint name",
@@ -123,20 +129,38 @@ def read_record(file: Path) -> tuple[Record, Image.Image]:
 
 
 def read_picture(file: Path) -> Found:
-    """The settings, and a sheet's grid, in a picture made by Darkroom or A1111. Raises UnreadablePicture with what is the matter.
+    """The settings, and a sheet's grid, in a picture made by Darkroom, A1111 or a tool that `engine.foreign` knows.
+
+    Raises UnreadablePicture with what is the matter, OSError when the file is gone.
 
     What it returns is somebody else's text: plain strings and numbers, checked by Recipe before they are used.
     """
     texts = read_texts(file)
-    found = _read_own(texts.found)
-    if found is None and "parameters" in texts.found:
-        imported = parse_infotext(texts.found["parameters"])
-        found = Found(imported.settings, imported.tool, imported.notes, model_hash=imported.model_hash)
+    found = _read_own(texts.found) or _read_others(texts.found)
     if found is None:
-        raise UnreadablePicture(
-            texts.trouble or "This picture carries no settings: only those made by Darkroom or A1111, not edited since, do."
-        )
+        raise UnreadablePicture(texts.trouble or _NOTHING)
     return found
+
+
+def _read_others(texts: Mapping[str, str]) -> Found | None:
+    """What A1111 or another tool wrote. None when nothing is written; raises UnreadablePicture when it cannot be read."""
+    readers: list[Callable[[Mapping[str, str]], Imported | None]] = [_read_infotext, read_foreign]
+    if texts.get("parameters", "").lstrip().startswith("{"):  # JSON, though a prompt may begin so too
+        readers.reverse()
+    refusal = None
+    for read in readers:
+        try:
+            if imported := read(texts):
+                return Found(imported.settings, imported.tool, imported.notes, model_hash=imported.model_hash)
+        except UnreadablePicture as error:
+            refusal = refusal or error
+    if refusal:
+        raise refusal
+    return None
+
+
+def _read_infotext(texts: Mapping[str, str]) -> Imported | None:
+    return parse_infotext(texts["parameters"]) if "parameters" in texts else None
 
 
 def _read_own(texts: Mapping[str, str]) -> Found | None:

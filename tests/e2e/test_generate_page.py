@@ -122,6 +122,13 @@ def test_what_a_dropped_picture_asks_for_beyond_the_page_is_said_until_it_is_clo
     assert "Clip skip: 2" in text
 
 
+def test_a_dropped_jpeg_of_another_tool_fills_in_its_settings(page):
+    drop(page, "car.jpg", (ROOT / "tests/data/metadata/40-a1111.jpg").read_bytes(), "image/jpeg")
+    page.wait_for_function("document.querySelector('#prompt textarea').value === 'a red car, a blue house'", timeout=30_000)
+    assert page.input_value("#negative textarea") == "text, frame"
+    assert page.input_value("#seed input") == "1234"
+
+
 @pytest.mark.parametrize(
     ("name", "content", "sentence"),
     [
