@@ -27,7 +27,7 @@ from engine.previewing import PreviewOptions
 from engine.recipe import Recipe, make_recipe, random_seed
 from engine.schedulers import available_schedulers
 from engine.speed import Estimate, seconds_shown
-from engine.takeaway import sheet_file
+from engine.takeaway import missing_letters, sheet_file
 from engine.values import complete_name
 
 STOPPED = 130
@@ -300,6 +300,8 @@ def _write_sheet(job: Job, folder: Path) -> int:
     except NotSaved as error:
         print(error, file=sys.stderr)
         return 1
+    if boxes := missing_letters(job.plan):
+        print(boxes, file=sys.stderr)
     print(json.dumps({"sheet": str(path), "cells": len(made), "shape": job.plan.shape}))
     return 0
 

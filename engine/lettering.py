@@ -1,13 +1,14 @@
 """Text in pictures: any string, broken into lines, in a font that has its characters.
 
-Pillow's bundled font is always there and has little more than ASCII; a font of the system steps in for the rest.
+Pillow's bundled font is always there and has little more than ASCII; a font of the system steps in for the rest. What no font
+has is drawn as a box, and `missing_scripts` tells of it.
 """
 
 from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -29,10 +30,17 @@ SYSTEM_FONTS = (
     "Hiragino Sans GB.ttc",
     "Arial Unicode.ttf",
     "arialuni.ttf",
+    "malgun.ttf",
+    "LeelawUI.ttf",
+    "Nirmala.ttf",
     "NotoEmoji-Regular.ttf",
     "seguiemj.ttf",
 )
-"""Tried in this order, on Linux, Windows and macOS: wide alphabets, then Chinese and Japanese, then emoji."""
+"""Tried in this order, on Linux, Windows and macOS: wide alphabets, then Chinese, Japanese and those of southern Asia, then emoji.
+A script that none of them has is looked for in Noto's font of its own, such as NotoSansThai-Regular.ttf."""
+
+_SCRIPTS = {"Cjk": "Chinese", "Hiragana": "Japanese", "Katakana": "Japanese", "Hangul": "Korean"}
+"""What people call the scripts whose letters Unicode names otherwise."""
 
 _TOFU = "\U0010fffe"
 """A character that no font has, as Unicode never assigns it: it is drawn as each font draws what it lacks."""
@@ -46,11 +54,12 @@ _PROBE = 16
 
 @dataclass(frozen=True)
 class Block:
-    """Lines of one text at one size in pixels; `fonts` are names of files, the preferred one first."""
+    """Lines of one text at one size in pixels; `fonts` are names of files, the preferred one first. `cut`: there was more text."""
 
     lines: tuple[str, ...]
     size: int
     fonts: tuple[str, ...]
+    cut: bool = False
 
     @cached_property
     def width(self) -> int:
@@ -100,10 +109,34 @@ def wrapped(text: str, size: int, width: int, most: int) -> Block:
                 break
         if len(lines) > most:
             break
-    if len(lines) > most or len(text) > MAX_TEXT:
+    cut = len(lines) > most or len(text) > MAX_TEXT
+    if cut:
         lines = lines[:most]
         lines[-1:] = [_cut(line, size, fonts, width) for line in lines[-1:]]
-    return Block(tuple(lines), size, fonts)
+    return Block(tuple(lines), size, fonts, cut)
+
+
+def missing_scripts(texts: Iterable[str]) -> list[str]:
+    """What the texts need and no font here has, in alphabetical order: scripts such as "Thai", "emoji", "signs"."""
+    missing = set()
+    for text in texts:
+        marks = {mark for paragraph in _printable(text[:MAX_TEXT]) for mark in paragraph if unicodedata.category(mark)[0] in "LNPS"}
+        fonts = _preferred("".join(marks))
+        missing |= {_kind(mark) for mark in marks if not any(_has(font, mark) for font in fonts)}
+    return sorted(missing, key=str.casefold)
+
+
+def _kind(mark: str) -> str:
+    """What a person calls characters like this one."""
+    if mark.isalpha():
+        script = _script(mark)
+        return _SCRIPTS.get(script, script)
+    return "emoji" if unicodedata.category(mark) in {"So", "Sk"} else "signs"
+
+
+def _script(letter: str) -> str:
+    """The first word of a letter's name in Unicode: "Thai", "Cjk", "Latin"."""
+    return unicodedata.name(letter, "Unknown").split()[0].title()
 
 
 def _printable(text: str) -> list[str]:
@@ -158,7 +191,10 @@ def _preferred(text: str) -> tuple[str, ...]:
     if all(_has(BUNDLED, mark) for mark in marks):
         return (BUNDLED,)  # system fonts are not even looked for
     letters = [mark for mark in marks if mark.isalpha()]
-    return tuple(sorted((BUNDLED, *_system_files()), key=lambda font: sum(not _has(font, mark) for mark in letters)))
+    fonts = (BUNDLED, *_system_files())
+    scripts = sorted({_script(mark) for mark in letters if not any(_has(font, mark) for font in fonts)})
+    own = [file for script in scripts if (file := _installed(f"NotoSans{script}-Regular.ttf"))]
+    return tuple(sorted((*fonts, *own), key=lambda font: sum(not _has(font, mark) for mark in letters)))
 
 
 def _runs(line: str, fonts: tuple[str, ...]) -> Iterator[tuple[str, str]]:
@@ -205,14 +241,17 @@ def _drawing(font: str, mark: str) -> tuple[tuple[int, int], bytes]:
 
 @lru_cache(maxsize=1)
 def _system_files() -> tuple[str, ...]:
-    """Those of SYSTEM_FONTS that are installed, as paths: Pillow searches the font folders for a bare name each time."""
-    found = []
-    for name in SYSTEM_FONTS:
-        try:
-            found.append(str(ImageFont.truetype(name, _PROBE).path))
-        except OSError:
-            continue  # not on this machine, or a format that FreeType was built without
-    return tuple(found)
+    """Those of SYSTEM_FONTS that are installed."""
+    return tuple(file for name in SYSTEM_FONTS if (file := _installed(name)))
+
+
+@lru_cache(maxsize=512)
+def _installed(name: str) -> str | None:
+    """Where a font is: Pillow searches the font folders for a bare name each time. None where it is not, or cannot be read."""
+    try:
+        return str(ImageFont.truetype(name, _PROBE).path)
+    except OSError:
+        return None  # not on this machine, or a format that FreeType was built without
 
 
 @lru_cache(maxsize=64)

@@ -115,8 +115,8 @@ class Plan:
 
     def name_of(self, cell: Cell) -> str:
         """A cell by its values: "CFG scale 5, Seed 2"."""
-        named = zip(self.titles, self.labels, cell.place, strict=True)
-        return ", ".join(f"{title} {labels[at]}" for title, labels, at in named if title) or f"Seed {cell.recipe.seed}"
+        values = self.values_at(cell.place)
+        return ", ".join(f"{title} {label}" for title, label in values.items()) or f"Seed {cell.recipe.seed}"
 
     @property
     def axes(self) -> tuple[AxisRow, ...]:
@@ -127,11 +127,21 @@ class Plan:
     @property
     def heading(self) -> str:
         """The prompt that the cells have in common, or that an axis rewrites; "" where an axis puts another in its place."""
+        prompt = self._shared("prompt")
+        return "" if prompt is None else prompt or "no prompt"
+
+    @property
+    def negative_heading(self) -> str:
+        """The negative prompt, likewise; "" too where there is none."""
+        return self._shared("negative_prompt") or ""
+
+    def _shared(self, field: str) -> str | None:
+        """A prompt of the cells before any axis rewrites it, with its style unless an axis puts one; None where one puts the prompt."""
         recipe = self.grid.recipe if self.grid else self.cells[0].recipe
-        put = {field for row in self.axes if not row.rewrite for field in row.fields}
-        if "prompt" in put:
-            return ""
-        return (recipe.prompt if "style" in put else recipe.full_prompt) or "no prompt"
+        put = {name for row in self.axes if not row.rewrite for name in row.fields}
+        if field in put:
+            return None
+        return getattr(recipe, field if "style" in put else f"full_{field}")
 
     def beyond(self, old: Plan) -> Plan:
         """Of a plan that `old` has grown to, the new cells."""

@@ -14,6 +14,7 @@ from itertools import accumulate
 from PIL import Image, ImageOps
 
 from engine.errors import InvalidRequest
+from engine.labels import told_apart
 from engine.lettering import Block, line_height, wrapped
 from engine.metadata import text_chunks
 
@@ -71,6 +72,7 @@ class _Words:
     rows: Sequence[str]
     titles: Sequence[str]
     heading: str
+    details: Sequence[str]
     x_title: str
     y_title: str
 
@@ -85,7 +87,7 @@ class _Layout:
     widths: list[int]
     heights: list[int]
     heading: Block
-    settings: Block
+    details: list[Block]
     titles: list[Block]
     x_title: Block
     y_title: Block
@@ -110,13 +112,8 @@ class _Layout:
 
     @property
     def heading_height(self) -> int:
-        height = self.settings_top + self.settings.height
-        return height + self.margin if height else 0
-
-    @property
-    def settings_top(self) -> int:
-        """From the heading's top."""
-        return self.heading.height + (self.gap if self.settings.lines else 0)
+        below = sum(self.gap + detail.height for detail in self.details)
+        return self.heading.height + below + self.margin if self.heading.lines or self.details else 0
 
     @property
     def lefts(self) -> list[int]:
@@ -145,7 +142,7 @@ class _Layout:
 
     @property
     def size(self) -> tuple[int, int]:
-        width = max(self.label_width + self.grid_width, self.heading.width, self.settings.width)
+        width = max(self.label_width + self.grid_width, self.heading.width, *(detail.width for detail in self.details))
         return width + 2 * self.margin, max(self.page_tops[-1], 2 * self.margin)
 
 
@@ -155,6 +152,7 @@ def draw_sheet(
     pages: Sequence[Page],
     *,
     heading: str = "",
+    details: Sequence[str] = (),
     x_title: str = "",
     y_title: str = "",
     tile: int = 256,
@@ -162,11 +160,12 @@ def draw_sheet(
     """The pages one under the other, each with its columns' labels above and its rows' at the left, as an RGB picture.
 
     A picture's longer side gets at least `tile` pixels; larger ones keep their size unless the sheet would exceed
-    MAX_PIXELS or MAX_SIDE. The last of several lines of `heading` is set apart, as the place for settings. Sheets
-    of equal words and picture sizes (`Tile.size`) have everything at the same place, whatever is there to be seen.
+    MAX_PIXELS or MAX_SIDE. `details` stand below the heading, smaller. Long labels that are like others are shortened where
+    they are, so that they can be told apart; other texts are cut at their end. Sheets of equal words and picture sizes
+    (`Tile.size`) have everything at the same place, whatever is there to be seen.
     Raises InvalidRequest when there are too many cells for one picture.
     """
-    words = _Words(columns, rows, [page.title for page in pages], heading, x_title, y_title)
+    words = _Words(columns, rows, [page.title for page in pages], heading, details, x_title, y_title)
     widths, heights = _cell_sizes(len(columns), len(rows), pages, tile)
     scale = 1.0
     layout = _arranged(words, widths, heights, scale, tile)
@@ -245,28 +244,32 @@ def _arranged(words: _Words, widths: list[int], heights: list[int], scale: float
     heights = [max(line_height(text), round(scale * height)) for height in heights]
     gap = math.ceil(text / 3)
     label_limit = round(0.8 * max(widths, default=tile))
-    rows = [wrapped(row, text, label_limit, height // line_height(text)) for row, height in zip(words.rows, heights, strict=True)]
+    rows = _labels(words.rows, text, [(label_limit, height // line_height(text)) for height in heights])
     y_title = wrapped(words.y_title, text, label_limit, 1)
     label_width = max(y_title.width, *(row.width for row in rows), 0)
     grid = _spaced(widths, gap)
     across = max(label_width + grid, round(scale * tile))
-    prompt, _, settings = words.heading.rpartition("\n")
-    if not prompt:
-        prompt, settings = settings, ""
     return _Layout(
         text=text,
         margin=2 * text,
         gap=gap,
         widths=widths,
         heights=heights,
-        heading=wrapped(prompt, round(1.35 * text), across, LABEL_LINES),
-        settings=wrapped(settings, text, across, LABEL_LINES),
+        heading=wrapped(words.heading, round(1.35 * text), across, LABEL_LINES),
+        details=[block for detail in words.details if (block := wrapped(detail, text, across, LABEL_LINES)).lines],
         titles=[wrapped(title, round(1.35 * text), across, LABEL_LINES) for title in words.titles],
         x_title=wrapped(words.x_title, text, grid, 1),
         y_title=y_title,
-        columns=[wrapped(column, text, width, LABEL_LINES) for column, width in zip(words.columns, widths, strict=True)],
+        columns=_labels(words.columns, text, [(width, LABEL_LINES) for width in widths]),
         rows=rows,
     )
+
+
+def _labels(labels: Sequence[str], size: int, rooms: Sequence[tuple[int, int]]) -> list[Block]:
+    """The labels of an axis in their rooms, each of pixels across and lines down; those that are alike are told apart."""
+    least = [min(sides) for sides in zip(*rooms, strict=True)]
+    shown = told_apart(labels, lambda label: not wrapped(label, size, *least).cut)
+    return [wrapped(label, size, *room) for label, room in zip(shown, rooms, strict=True)]
 
 
 def _spaced(lengths: Sequence[int], gap: int) -> int:
@@ -283,8 +286,11 @@ def _excess(size: tuple[int, int]) -> float:
 def _draw_heading(sheet: Image.Image, layout: _Layout) -> None:
     left, top, right = layout.margin, layout.margin, sheet.width - layout.margin
     layout.heading.draw(sheet, (left, top, right, top + layout.heading.height), INK)
-    below = top + layout.settings_top
-    layout.settings.draw(sheet, (left, below, right, below + layout.settings.height), QUIET)
+    top += layout.heading.height
+    for detail in layout.details:
+        top += layout.gap
+        detail.draw(sheet, (left, top, right, top + detail.height), QUIET)
+        top += detail.height
 
 
 def _draw_labels(sheet: Image.Image, layout: _Layout, page: int) -> int:

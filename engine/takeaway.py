@@ -17,6 +17,7 @@ from PIL import Image
 
 from engine.errors import InvalidRequest
 from engine.events import Made
+from engine.lettering import missing_scripts
 from engine.metadata import grid_texts, png_bytes
 from engine.plan import Cell, Place, Plan
 from engine.recipe import Recipe
@@ -56,6 +57,15 @@ def sheet_image(plan: Plan, made: Mapping[int, Made], messages: Mapping[int, str
 def sheet_file(plan: Plan, made: Mapping[int, Made], messages: Mapping[int, str] = {}) -> bytes:
     """The sheet as a PNG that carries its grid. Raises InvalidRequest when it has too many cells for one picture."""
     return sheet_png(sheet_image(plan, made, messages), grid_texts(plan))
+
+
+def missing_letters(plan: Plan) -> str:
+    """A sentence about what a drawn sheet shows as boxes, as no font has it; "" where there is nothing."""
+    words = [*plan.titles, *(label for labels in plan.labels for label in labels), plan.heading, plan.negative_heading]
+    if not (missing := missing_scripts(words)):
+        return ""
+    told = ", ".join(missing[:6]) + (", ..." if len(missing) > 6 else "")
+    return f"The sheet's words need letters ({told}) that no font on this machine has, and are boxes there: install one, such as Noto Sans."
 
 
 def animation(plan: Plan, made: Mapping[int, Made], look: Look, page: int = 0, messages: Mapping[int, str] = {}) -> bytes:
@@ -121,7 +131,10 @@ def _drawn(plan: Plan, tiles: Mapping[Place, Tile], pages: Iterable[int], tile: 
     columns, rows, _ = plan.labels
     drawn = [Page(_page_title(plan, z), {place[:2]: one for place, one in tiles.items() if place[2] == z}) for z in pages]
     x_title, y_title, _ = plan.titles
-    return draw_sheet(columns, rows, drawn, heading=f"{plan.heading}\n{_settings(plan)}", x_title=x_title, y_title=y_title, tile=tile)
+    negative = [f"Negative prompt: {plan.negative_heading}"] if plan.negative_heading else []
+    return draw_sheet(
+        columns, rows, drawn, heading=plan.heading, details=[*negative, _settings(plan)], x_title=x_title, y_title=y_title, tile=tile
+    )  # fmt: skip
 
 
 def _page_title(plan: Plan, z: int) -> str:

@@ -21,10 +21,12 @@ from engine.errors import EngineError, InvalidRequest
 from engine.events import TERMINAL, Failed, Made
 from engine.infotext import infotext
 from engine.job import Job
+from engine.labels import told_apart
 from engine.plan import Cell, Plan, differences
+from engine.takeaway import missing_letters
 from ui import view as views
 from ui.saved_page import Answer
-from ui.takeaway import Takeaway
+from ui.takeaway import DRAWN, Takeaway
 from ui.view import CellView, file_src, image_uri, picture_src, png_uri
 
 THUMB = 320
@@ -38,6 +40,9 @@ SPRITE = 960
 
 TOLD_NOTICES = 2
 """Of a sheet's notices: a phone has room for no more, and the others say the same of other words."""
+
+LABEL_ROOM = 36
+"""Characters of a label that are surely seen over a column: three lines of the narrowest that is common."""
 
 MAX_VOTES = 2000
 """Votes of one blind test: choix takes about half a millisecond for each."""
@@ -77,7 +82,11 @@ class LiveSheet:
             {"index": cell.index, "place": cell.place, "size": [cell.recipe.width, cell.recipe.height], "name": plan.name_of(cell)}
             for cell in plan.cells
         ]
-        return {"labels": plan.labels, "titles": plan.titles, "cells": cells, "heading": plan.heading}
+        shown = [told_apart(labels, lambda label: len(label) <= LABEL_ROOM) for labels in plan.labels]
+        return {
+            "labels": plan.labels, "shown": shown, "titles": plan.titles, "cells": cells, "heading": plan.heading,
+            "negative": plan.negative_heading,
+        }  # fmt: skip
 
     def _frame(self, job: Job, asked: Answer) -> Answer:
         """What has changed since the version that the script has seen, with one picture for all cells that develop.
@@ -182,8 +191,9 @@ class LiveSheet:
 
     def _take(self, job: Job, asked: Answer) -> Answer:
         """A file of the sheet, ready to be fetched."""
-        file = self.takeaway.write(job, _text(asked, "kind"), _whole(asked, "page"), self.ask)
-        return {"url": file_src(file), "name": file.name}
+        kind = _text(asked, "kind")
+        file = self.takeaway.write(job, kind, _whole(asked, "page"), self.ask)
+        return {"url": file_src(file), "name": file.name, "notice": missing_letters(job.plan) if kind in DRAWN else ""}
 
     def _stop(self, job: Job, asked: Answer) -> Answer:
         wanted = asked.get("cells")

@@ -14,14 +14,6 @@ Darkroom.element = (tag, options = {}, ...children) => {
   return made;
 };
 
-// Labels that begin alike, without the words they share: long prompts often differ only at their end.
-Darkroom.shortened = labels => {
-  const words = labels.map(label => label.split(' '));
-  let shared = 0;
-  while (labels.length > 1 && words.every(one => one.length > shared + 1 && one[shared] === words[0][shared])) shared += 1;
-  return words[0].slice(0, shared).join(' ').length > 24 ? words.map(one => `… ${one.slice(shared).join(' ')}`) : labels;
-};
-
 Darkroom.pause = milliseconds => new Promise(resolve => setTimeout(resolve, milliseconds));
 
 // A picture that holds many tiles, ready to be drawn: {src, across, width, height, cells}.
@@ -106,6 +98,7 @@ Darkroom.Sheet = class {
     this.grid = el('div', {class: 'sheet-grid', role: 'group', 'aria-label': 'Contact sheet'});
     this.root.replaceChildren(...[
       el('div', {class: 'sheet-line'}, el('p', {class: 'sheet-heading', title: plan.heading, text: plan.heading}), this.status, this.stopAll),
+      plan.negative && el('p', {class: 'sheet-negative', title: plan.negative, text: `Negative prompt: ${plan.negative}`}),
       el('div', {class: 'meter', 'aria-hidden': 'true'}, this.meter),
       this.notices,
       this.pager(),
@@ -116,11 +109,11 @@ Darkroom.Sheet = class {
   }
 
   pager() {
-    const labels = this.plan.labels[2];
+    const labels = this.plan.labels[2], shown = this.plan.shown[2];
     if (labels.length < 2) return null;
     const el = Darkroom.element;
     const pages = labels.map((label, z) => el('button', {
-      type: 'button', class: 'plain', 'aria-pressed': String(z === this.page), text: label,
+      type: 'button', class: 'plain', 'aria-pressed': String(z === this.page), title: label, text: shown[z],
       on: {click: () => this.turn(z)},
     }));
     this.pages = pages;
@@ -155,7 +148,7 @@ Darkroom.Sheet = class {
     grid.replaceChildren();
     this.cells.clear();
     this.labels = [];
-    const [columnNames, rowNames] = [Darkroom.shortened(columns), Darkroom.shortened(rows)];
+    const [columnNames, rowNames] = plan.shown;
     if (head && !side) grid.append(el('div', {class: 'axis-title', text: plan.titles[0]}));
     const add = (axis, title) => growing && title ? this.adder(axis, title) : null;
     if (flowing) {
@@ -460,5 +453,6 @@ Darkroom.Sheet = class {
     button.textContent = text;
     if (answer.error) this.notices.textContent = answer.error;
     else Darkroom.element('a', {href: answer.url, download: answer.name}).click();
+    if (answer.notice) this.notices.textContent = answer.notice;
   }
 };

@@ -19,6 +19,9 @@ from engine.job import Job
 from engine.takeaway import animation, cells_zip, sheet_file
 from ui.saved_page import Ask, saved_page
 
+DRAWN = {"png", "zip", "webp"}
+"""Kinds whose words are drawn here; those of a page are drawn by the browser that shows it."""
+
 KINDS = {"png": "the sheet", "zip": "all cells", "html": "a page", "webp": "the sheet developing"}
 
 

@@ -16,7 +16,11 @@ from tests.conftest import ROOT
 
 OFFER = Offer(Catalog.load(ROOT / "presets" / "models.toml"), Limits(), tuple(load_styles(ROOT / "presets" / "styles.toml")))
 RECIPE = make_recipe(prompt="a cat on a mat")
-HOSTILE = ["", ",", "||", '"', "{", "}{", "{|}", "-,-", "1-", "nan, inf, 1e5", "\ud800", "\0", *(mark * 19_999 for mark in '9("{')]
+HOSTILE = [
+    '"a",' * 4999 + "x", '"a",' * 4999 + "x\ny", '"\n",' * 4999 + "x", '"a\n' * 6666, "\\," * 9999, ",\n" * 9999,
+    "a" + " " * 19_990 + "\nb", "", ",", "||", '"', "{", "}{", "{|}", "-,-", "1-", "nan, inf, 1e5", "\ud800", "\0",
+    *(mark * 19_999 for mark in '9("{'),
+]  # fmt: skip
 
 
 def read(axis: str, line: str, offer: Offer = OFFER, recipe: Recipe = RECIPE) -> list[Any]:

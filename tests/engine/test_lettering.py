@@ -126,6 +126,27 @@ def test_letters_that_the_bundled_font_lacks_come_from_a_system_font() -> None:
     assert ink(drawn("é")) != ink(drawn("\U0010fffe"))
 
 
+@pytest.mark.parametrize(
+    ("text", "missing"),
+    [
+        ("CFG scale 7.5, “quoted”", []), ("แมวนั่ง, a cat", ["Thai"]), ("猫と犬 고양이", ["Chinese", "Japanese", "Korean"]),
+        ("кот 🦊 ∰", ["Cyrillic", "emoji", "signs"]), ("e\u0301 \u200d \ufe0f \n", ["Latin"]), ("\ud800", []),
+    ],
+)  # fmt: skip
+def test_what_no_font_has_is_told_by_the_scripts_name(text: str, missing: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lettering, "_installed", lambda name: None)
+    monkeypatch.setattr(lettering, "_system_files", tuple)
+    assert lettering.missing_scripts(["plain", text]) == missing
+
+
+def test_a_script_without_a_font_in_the_list_is_looked_for_in_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(lettering, "_system_files", tuple)
+    monkeypatch.setattr(lettering, "_installed", lambda name: asked.append(name))
+    wrapped("แมว and ខ្មែរ", 16, 500, 1)
+    assert asked == ["NotoSansKhmer-Regular.ttf", "NotoSansThai-Regular.ttf"]
+
+
 @pytest.mark.parametrize("text", ["x" * 10**6, "x " * 10**6, "e" + "\u0301" * 10**6, "🦊" * 10**6, "\n" * 10**6])
 def test_a_long_text_takes_no_longer_than_a_short_one(text: str) -> None:
     begun = time.perf_counter()

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from engine.axes import Offer
@@ -22,7 +24,9 @@ from engine.plan import (
     refine,
 )
 from engine.recipe import MAX_SEED, RANDOM_SEEDS, Style, make_recipe, random_seed
+from engine.values import write_line
 from tests.conftest import ROOT
+from tests.engine.test_replacing import stated
 
 CATALOG = Catalog([ModelSpec(name="starter", title="Starter", source="owner/starter")])
 
@@ -210,6 +214,24 @@ def test_three_axes_replace_their_words_at_once_also_in_the_negative_prompt() ->
     ]
 
 
+WORDS = st.text(st.sampled_from("ab\\.*($é🦊\u200dש"), min_size=1, max_size=3)
+
+
+@given(st.lists(st.lists(WORDS, min_size=2, max_size=3, unique=True), min_size=1, max_size=3), st.lists(WORDS, max_size=12))
+@settings(max_examples=100, deadline=None, derandomize=True, database=None)
+def test_every_cell_of_several_axes_is_the_prompt_with_its_words_in_their_places(axes: list[list[str]], between: list[str]) -> None:
+    prompt = " ".join([*between, *(axis[0] for axis in axes)])
+    lines = ["replace: " + write_line(axis) for axis in axes]
+    marks = {axis[0]: chr(0xE000 + at) for at, axis in enumerate(axes)}
+    if len(marks) < len(axes) or not set(marks.values()) <= set(stated(prompt, marks)):
+        with pytest.raises(InvalidRequest, match=r"same word on two axes|stands only where another axis replaces"):
+            planned(*lines, prompt=prompt)
+        return
+    for cell in planned(*lines, prompt=prompt).cells:
+        by = {axis[0]: axis[at] for axis, at in zip(axes, cell.place, strict=False)}
+        assert cell.recipe.prompt == stated(prompt, by)
+
+
 def test_of_a_word_within_another_axiss_word_only_its_own_places_are_replaced() -> None:
     made = planned("replace: cat, dog", "replace: category, kind", prompt="a cat of its category")
     assert list(prompts(made).values()) == ["a cat of its category", "a dog of its category", "a cat of its kind", "a dog of its kind"]
@@ -366,6 +388,7 @@ def test_a_cell_is_named_by_its_values() -> None:
 def test_two_axes_of_one_title_are_told_apart() -> None:
     made = planned("replace: red, blue", "replace: cat, dog", "cfg: 3")
     assert made.values_at((1, 0, 0)) == {"Prompt S/R (X)": "blue", "Prompt S/R (Y)": "cat", "CFG scale": "3"}
+    assert made.name_of(made.cells[1]) == "Prompt S/R (X) blue, Prompt S/R (Y) cat, CFG scale 3"
 
 
 @pytest.mark.parametrize(
@@ -381,6 +404,19 @@ def test_two_axes_of_one_title_are_told_apart() -> None:
 )
 def test_a_plan_is_headed_by_the_prompt_that_its_cells_share(axis: str, heading: str) -> None:
     assert planned(axis, style=STYLES[0]).heading == heading
+
+
+@pytest.mark.parametrize(
+    ("axis", "negative"),
+    [
+        ("cfg: 3, 5", "blurry, ink blots"), ("replace: red, blue", "blurry, ink blots"), ("style: Ink, Oil", "blurry"),
+        ("negative: a, b", ""),
+    ],
+)  # fmt: skip
+def test_the_heading_has_the_negative_prompt_that_the_cells_share(axis: str, negative: str) -> None:
+    style = STYLES[0].model_copy(update={"negative_prompt": "ink blots"})
+    assert planned(axis, style=style, negative_prompt="blurry").negative_heading == negative
+    assert planned(axis).negative_heading == ""
 
 
 def test_without_words_the_heading_says_so() -> None:

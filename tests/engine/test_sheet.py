@@ -49,7 +49,7 @@ def frames_of(content: bytes) -> Iterator[tuple[Image.Image, int]]:
 
 def labelled(shown: Page) -> Image.Image:
     columns, rows = ["1", "4.5", "7.5"], ["11", "22", "33"]
-    return draw_sheet(columns, rows, [shown], heading="a fox\n20 steps", x_title="CFG scale", y_title="Seed")
+    return draw_sheet(columns, rows, [shown], heading="a fox", details=["20 steps"], x_title="CFG scale", y_title="Seed")
 
 
 LABELLED = labelled(page(3, 3))
@@ -180,10 +180,28 @@ def test_an_empty_sheet_is_drawn(columns: int, rows: int, pages: int) -> None:
 
 
 def test_the_settings_stay_however_long_the_prompt_is() -> None:
-    short, long = (draw_sheet([""], [""], [page(1, 1)], heading=text + "\n20 steps") for text in ("a fox", "a fox " * 500))
+    short, long = (draw_sheet([""], [""], [page(1, 1)], heading=text, details=["20 steps"]) for text in ("a fox", "a fox " * 500))
     ends = [grid(sheet)[0][1] for sheet in (short, long)]
     lines = [sheet.crop((0, end - 36 - 24, sheet.width, end - 36)).tobytes() for sheet, end in zip((short, long), ends, strict=True)]
     assert lines[0] == lines[1]
+
+
+def test_long_labels_that_differ_at_their_end_do_not_look_alike() -> None:
+    labels = [f"a watercolour painting of a cat on a mat by the sea, very detailed, in {light} light" for light in ("soft", "hard")]
+    sheet = draw_sheet(labels, labels, [page(2, 2)])
+    left, top, *_ = grid(sheet)[0]
+    columns = [sheet.crop((box[0], 36, box[2], top)).tobytes() for box in grid(sheet)[:2]]
+    rows = [sheet.crop((36, box[1], left, box[3])).tobytes() for box in grid(sheet)[::2]]
+    assert len(set(columns)) == len(set(rows)) == 2
+
+
+def test_a_long_negative_prompt_is_cut_and_the_settings_stay() -> None:
+    texts = ("blurry", "blurry " * 500)
+    short, long = (draw_sheet([""], [""], [page(1, 1)], heading="a fox", details=[text, "20 steps"]) for text in texts)
+    ends = [grid(sheet)[0][1] for sheet in (short, long)]
+    lines = [sheet.crop((0, end - 36 - 24, sheet.width, end - 36)).tobytes() for sheet, end in zip((short, long), ends, strict=True)]
+    assert lines[0] == lines[1]
+    assert 0 < ends[1] - ends[0] < 100
 
 
 def test_the_largest_sheet_stays_below_the_limits() -> None:

@@ -22,7 +22,7 @@ from engine.metadata import read_picture
 from engine.plan import AxisLine, Cell, Grid, Plan, plan_grid
 from engine.recipe import MAX_PROMPT, Recipe, make_recipe
 from engine.sheet import ANIMATION_PIXELS, MAX_PIXELS
-from engine.takeaway import FRAMES, LONGEST_NAME, animation, cells_zip, sheet_file, sheet_image
+from engine.takeaway import FRAMES, LONGEST_NAME, animation, cells_zip, missing_letters, sheet_file, sheet_image
 from tests.engine.test_axes import OFFER
 from tests.engine.test_sheet import frames_of
 from tests.fake_device import FakeDevice, fake_engine
@@ -132,7 +132,22 @@ def said(plan: Plan, made: Mapping[int, Made], messages: Mapping[int, str], monk
 )
 def test_a_sheet_is_headed_by_what_no_axis_varies(axes, recipe, line, monkeypatch) -> None:
     plan = plan_of(**axes, **recipe)
-    assert said(plan, {}, {}, monkeypatch)["heading"] == f"a red cat\n{line}"
+    seen = said(plan, {}, {}, monkeypatch)
+    assert (seen["heading"], seen["details"]) == ("a red cat", [line])
+
+
+def test_letters_that_are_boxes_in_the_sheet_are_told(monkeypatch) -> None:
+    monkeypatch.setattr("engine.takeaway.missing_scripts", lambda texts: sorted({text for text in texts if "แมว" in text}))
+    assert missing_letters(plan_of()) == ""
+    told = missing_letters(plan_of(x="prompt: แมว || a cat", negative_prompt="ไม่ใช่แมว"))
+    assert told.startswith("The sheet's words need letters (แมว, ไม่ใช่แมว) that no font on this machine has")
+
+
+def test_a_sheet_says_the_negative_prompt_that_its_cells_share(monkeypatch) -> None:
+    seen = said(plan_of(negative_prompt="blurry, text"), {}, {}, monkeypatch)
+    assert (seen["heading"], seen["details"][0]) == ("a red cat", "Negative prompt: blurry, text")
+    varied = said(plan_of(x="negative: blurry, text", negative_prompt="red"), {}, {}, monkeypatch)
+    assert len(varied["details"]) == 1
 
 
 def test_axes_and_pages_are_named(monkeypatch) -> None:

@@ -29,7 +29,7 @@ from tests.engine.test_worker import at_step, ends, kinds, running, wait_for
 from tests.fake_device import FakeDevice
 from tests.ui.test_view import picture_of
 from ui.live import THUMB, TILE, LiveSheet, sprite
-from ui.takeaway import Takeaway
+from ui.takeaway import KINDS, Takeaway
 
 Answer = dict[str, Any]
 Ask = Callable[..., Answer]
@@ -109,8 +109,18 @@ def test_a_sheet_is_told_with_all_that_is_drawn_round_its_cells(start):
     assert answer["heading"] == "an owl"
     assert len(answer["cells"]) == 8
     assert answer["cells"][5] == {"index": 5, "place": [1, 0, 1], "size": [128, 64], "name": "CFG scale 5, Seed 7, Steps 4"}
-    assert set(answer) == {"labels", "titles", "cells", "heading"}, "neither owner nor id"
+    assert set(answer) == {"labels", "shown", "titles", "cells", "heading", "negative"}, "neither owner nor id"
     assert job.id not in json.dumps(answer)
+
+
+def test_a_sheet_tells_the_negative_prompt_and_labels_that_can_be_told_apart(start):
+    long = "an owl on a branch of an old oak, painted in oil, very detailed, "
+    _, ask = start(x=f"prompt: {long}by day || {long}by night", negative_prompt="blurry")
+    answer = ask("sheet")
+    assert answer["negative"] == "blurry"
+    assert answer["labels"][0] == [f"{long}by day", f"{long}by night"]
+    assert [label.rpartition("… ")[2] for label in answer["shown"][0]] == ["day", "night"]
+    assert answer["shown"][1:] == answer["labels"][1:]
 
 
 def test_a_cell_without_axes_is_told_by_its_seed(start):
@@ -576,6 +586,15 @@ def test_a_file_to_take_away_is_fetched_by_its_address(finished):
     assert Path(unquote(file)).name == answer["name"]
     assert Path(unquote(file)).stat().st_size > 0
     assert not set(file) & set(" #?&")
+
+
+def test_boxes_are_told_with_the_files_whose_words_are_drawn_here(finished, monkeypatch):
+    _, ask = finished
+    assert ask("take", kind="png", page=0)["notice"] == ""
+    monkeypatch.setattr("ui.live.missing_letters", lambda plan: "They are boxes.")
+    assert {kind: ask("take", kind=kind, page=0)["notice"] for kind in KINDS} == {
+        "png": "They are boxes.", "zip": "They are boxes.", "webp": "They are boxes.", "html": "",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", ["", "exe", None, 7, ["png"], {"a": 1}, "../png"])
