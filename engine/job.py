@@ -128,6 +128,12 @@ class Job:
             return len(self._ends) == len(self.plan.cells)
 
     @property
+    def version(self) -> int:
+        """Grows with every event."""
+        with self._lock:
+            return self._version
+
+    @property
     def open(self) -> int:
         """How many cells have not ended."""
         with self._lock:

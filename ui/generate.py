@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,13 @@ from engine.engine import Engine
 from engine.errors import EngineError
 from engine.events import Made
 from engine.infotext import infotext
-from engine.job import Job
+from engine.job import Job, Standing
 from engine.plan import plan_images
 from ui import stage
 from ui.controls import Controls
 from ui.handlers import QUIET, TOLD, known_visitor
-from ui.stream import follow
-from ui.view import JobView
+from ui.stream import changed
+from ui.view import JobView, standing_view
 
 
 class GenerateTab:
@@ -35,7 +35,11 @@ class GenerateTab:
         """The picture, its settings, and the strip of this session's pictures."""
         self.shown = gr.State("")  # the pick of the picture on the stage
         self.wishes = gr.State(0)
-        self.stage = stage.stage_component(stage.welcome(self.engine.catalog.default))
+        
+        async def ask_stage(asked: Any) -> dict[str, Any]:
+            return await self.ask(asked)
+
+        self.stage = stage.stage_component(stage.welcome(self.engine.catalog.default), ask_stage)
         with gr.Row(elem_id="result"):
             self.text = gr.Textbox(
                 label="Settings of this picture", lines=3, max_lines=3, interactive=False, buttons=["copy"], elem_id="settings-text",
@@ -63,9 +67,11 @@ class GenerateTab:
     def _wire_running(self) -> None:
         inputs = [self.visitor, self.shown, *self.controls.components]
         outputs = [*self._results, self.controls.fields["seed"], self.visitor]
-        self.generate.click(self._generate, inputs, outputs, **TOLD)
+        self.generate.click(self._generate, inputs, outputs, **QUIET)
         # An example that was clicked writes itself into the prompt and then counts up `wishes`, which runs it.
-        self.wishes.change(self._generate, inputs, outputs, **TOLD)
+        self.wishes.change(self._generate, inputs, outputs, **QUIET)
+        # multiple: the end must not be dropped while an earlier picture is still being handled.
+        self.stage.act(self._act, self.visitor, self._results, trigger_mode="multiple", **QUIET)
         self.stop.click(lambda visitor: self._stop(visitor, False), self.visitor, None, **QUIET)
         self.finish_one.click(lambda visitor: self._stop(visitor, True), self.visitor, None, **QUIET)
         self.controls.fields["count"].change(
@@ -85,11 +91,11 @@ class GenerateTab:
     def restore(self, blocks: gr.Blocks) -> None:
         """What happens when the page is opened: a visitor's pictures and running job are found again."""
         outputs = [*self._results, self.controls.fields["seed"], self.visitor]
-        blocks.load(self._restore, [self.visitor], outputs, **TOLD)
+        blocks.load(self._restore, [self.visitor], outputs, **QUIET)
 
     # Handlers. Each takes widget values and returns widget updates.
 
-    def _generate(self, visitor: str, shown: str, *values: Any) -> Iterator[dict[Any, Any]]:
+    def _generate(self, visitor: str, shown: str, *values: Any) -> dict[Any, Any]:
         visitor = known_visitor(visitor)
         try:
             request = self.controls.read(values)
@@ -98,30 +104,44 @@ class GenerateTab:
         except EngineError as error:
             made = self._made(visitor, shown)
             kept = stage.single(made, shown) if made else None
-            yield {**self._idle(), self.stage: stage.refused(str(error), kept), self.visitor: visitor}
-            return
-        yield {self.controls.fields["seed"]: request.recipe.seed, self.visitor: visitor, **self._busy()}
-        yield from self._show(job)
+            return {**self._idle(), self.stage: stage.refused(str(error), kept), self.visitor: visitor}
+        return {self.controls.fields["seed"]: request.recipe.seed, self.visitor: visitor, **self._watched(job)}
 
-    def _show(self, job: Job) -> Iterator[dict[Any, Any]]:
-        """Shows a job until it ends, however it began to be watched."""
-        made = 0
-        for view in follow(job):
-            update = {self.stage: stage.working(view)}
-            if (now := sum(cell.made is not None for cell in view.cells)) > made:
-                made = now
-                update[self.strip] = self._strip_value(job.owner)
-            if view.ended:
-                update |= {**self._idle(), **self._ended(view)}
-            yield update
+    async def ask(self, asked: Any) -> dict[str, Any]:
+        """What the stage's script asks while it follows a run: {"key", "seen"}. It comes from a browser: anything may be in it.
 
-    def _restore(self, visitor: str) -> Iterator[dict[Any, Any]]:
+        The answer comes when there is something new: {"version", "stage", "made", "done"}; {} when there is not for a while,
+        {"gone"} when there is no such run any more.
+        """
+        key, seen = (asked.get(name) for name in ("key", "seen")) if isinstance(asked, dict) else (None, None)
+        job = self.engine.job_of_key(key) if isinstance(key, str) else None
+        if job is None:
+            return {"gone": True}
+        standing = await changed(job, seen)
+        return await asyncio.to_thread(self._answer, job, standing) if standing.version != seen or job.done else {}
+
+    def _answer(self, job: Job, standing: Standing) -> dict[str, Any]:
+        view = standing_view(job, standing)
+        made = sum(cell.made is not None for cell in view.cells)
+        return {"version": standing.version, "stage": stage.working(view, job.key), "made": made, "done": view.ended}
+
+    def _act(self, visitor: str, event: gr.EventData) -> dict[Any, Any]:
+        """The stage's script tells that pictures were made, or that the run it follows has ended or is gone."""
+        job = self.engine.job_of_key(str(event.key))
+        if job is None or job.owner != visitor:
+            gone = "This run is not known here any more: what it made is on the disk. Press Generate again."
+            return {**self._idle(), self.stage: stage.refused(gone)}
+        update: dict[Any, Any] = {self.strip: self._strip_value(visitor)}
+        if job.done:
+            view = standing_view(job, job.standing())
+            update |= {self.stage: stage.working(view), **self._idle(), **self._ended(view)}
+        return update
+
+    def _restore(self, visitor: str) -> dict[Any, Any]:
         visitor = known_visitor(visitor)
-        yield {self.visitor: visitor, self.strip: self._strip_value(visitor)}
         running = self._running(visitor)
-        if running:
-            yield self._busy()
-            yield from self._show(running[-1])
+        watched = self._watched(running[-1]) if running else {}
+        return {self.visitor: visitor, self.strip: self._strip_value(visitor), **watched}
 
     def _stop(self, visitor: str, finish_current: bool) -> None:
         for job in self._running(visitor):
@@ -139,7 +159,11 @@ class GenerateTab:
         """A picture of this session, large, with its settings."""
         pick = str(event.pick)
         made = self._made(visitor, pick)
-        return {self.shown: pick, self.stage: stage.single(made, pick), **self._about(made)} if made else {self.shown: gr.skip()}
+        if made is None:
+            return {self.shown: gr.skip()}
+        running = self._running(visitor)
+        key = running[-1].key if running else ""
+        return {self.shown: pick, self.stage: stage.single(made, pick, key), **self._about(made)}
 
     def _reuse(self, visitor: str, pick: str) -> dict[Any, Any]:
         made = self._made(visitor, pick)
@@ -153,6 +177,10 @@ class GenerateTab:
         return pictures[0][1].recipe.seed, "Keep"
 
     # What several handlers show.
+
+    def _watched(self, job: Job) -> dict[Any, Any]:
+        """A run under way, which the stage's script follows from here on."""
+        return {self.stage: stage.working(standing_view(job, job.standing()), job.key), **self._busy()}
 
     def _busy(self) -> dict[Any, Any]:
         return {

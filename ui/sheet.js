@@ -35,8 +35,9 @@ Darkroom.Sheet = class {
   constructor(root, ask, tell, presets = []) {
     this.root = root;
     this.ask = async (question, details) => {
-      try { return await ask(question, details); }
-      catch (error) { return {error: 'Darkroom does not answer: see whether it still runs, then try again.', away: true}; }
+      let answer;
+      try { answer = await ask(question, details); } catch (error) { /* told below, as what gradio swallows is */ }
+      return answer || {error: 'Darkroom does not answer: see whether it still runs, then try again.', away: true};
     };
     this.tell = tell;     // (what, details): something the page around the sheet must do; null in a saved sheet
     this.presets = presets;

@@ -6,7 +6,7 @@ Every value goes through `literal` and the template's {{ }}: prompts are strange
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gradio as gr
@@ -25,6 +25,33 @@ element.addEventListener('click', event => {
 });
 """
 """A click on anything with data-pick becomes the component's select event."""
+
+FOLLOW = """
+const pause = milliseconds => new Promise(resolve => setTimeout(resolve, milliseconds));
+const AGAIN = 2000;  // milliseconds until what was not answered is said again
+let round = 0;
+// Follows the run whose key stands in the value, until the page has been told its end: that brings a value without a key.
+const follow = async () => {
+  const key = (props.value || {}).key;
+  if (!key) return;
+  const mine = ++round;
+  let seen = -1, made = 0;
+  while (mine === round && (props.value || {}).key === key) {
+    if (document.hidden) { await pause(200); continue; }
+    const answer = await server.ask_stage({key, seen}) || {away: true};  // gradio gives nothing where the line is cut
+    if (mine !== round || (props.value || {}).key !== key) return;
+    if (answer.stage) {
+      seen = answer.version;
+      if (props.value.state === 'running') props.value = answer.stage;  // else an earlier picture is being looked at
+    }
+    if (answer.gone || answer.done || answer.made > made) { made = answer.made; trigger('act', {key}); }
+    await pause(answer.away || answer.gone || answer.done ? AGAIN : 50);
+  }
+};
+watch('value', follow);
+follow();
+"""
+"""The script asks for the next view once it has shown the last one."""
 
 STAGE = """
 <div class="stage {{value.state}}" style="--columns: {{value.columns}}; --ratio: {{value.ratio}}">
@@ -64,8 +91,12 @@ STRIP = """
 """
 
 
-def stage_component(value: Value) -> gr.HTML:
-    return gr.HTML(value, html_template=STAGE, js_on_load=PICK, elem_id="stage")
+def stage_component(value: Value, ask_stage: Callable[[Any], Any] | None = None) -> gr.HTML:
+    """`ask_stage` answers what FOLLOW asks; the component's act event then tells the page that pictures were made or the run is over."""
+    return gr.HTML(
+        value, html_template=STAGE, js_on_load=PICK + (FOLLOW if ask_stage else ""), elem_id="stage",
+        server_functions=[ask_stage] if ask_stage else None,
+    )  # fmt: skip
 
 
 def strip_component() -> gr.HTML:
@@ -82,8 +113,8 @@ def refused(message: str, kept: Value | None = None) -> Value:
     return {**kept, "error": literal(message)} if kept else _value("failed", error=message)
 
 
-def working(view: JobView) -> Value:
-    """A job under way, or just ended."""
+def working(view: JobView, key: str = "") -> Value:
+    """A job under way, or just ended; with its key, the script follows it."""
     several = len(view.cells) > 1
     first = view.cells[0].recipe
     return _value(
@@ -94,18 +125,19 @@ def working(view: JobView) -> Value:
         notices=" ".join(view.notices),
         percent=round(100 * view.part, 1),
         meter="unknown" if view.loading and view.loaded_part < 0 else "known",
+        key=key,
     )
 
 
-def single(made: Made, pick: str) -> Value:
-    """One picture of this session, looked at again."""
+def single(made: Made, pick: str, key: str = "") -> Value:
+    """One picture of this session, looked at again; `key` is of the run that goes on meanwhile."""
     frame = {"src": picture_src(made), "alt": made.recipe.full_prompt, "state": "finished", "pick": pick}
     seconds = made.provenance.seconds
     status = f"{made.recipe.steps} steps in {seconds:.1f} s on {made.provenance.device}, seed {made.recipe.seed}"
     if made.provenance.unfinished:
         status = f"Unfinished: step {made.provenance.step} of {made.provenance.total}, seed {made.recipe.seed}"
     ratio = made.recipe.width / made.recipe.height
-    return _value("done", frames=[frame], ratio=ratio, status=status, notices=made.unsaved)
+    return _value("done", frames=[frame], ratio=ratio, status=status, notices=made.unsaved, key=key)
 
 
 def strip_value(pictures: Sequence[tuple[str, Made]]) -> list[Value]:
@@ -141,7 +173,7 @@ def _value(state: str, **parts: Any) -> Value:
     """A whole value: the template must find every name, whatever the state."""
     empty: Value = {
         "state": state, "title": "", "examples": [], "frames": [], "ratio": 1.0, "status": "", "notices": "",
-        "percent": 0, "meter": "known", "error": "",
+        "percent": 0, "meter": "known", "error": "", "key": "",
     }  # fmt: skip
     value = literal({**empty, **parts})
     value["columns"] = math.ceil(math.sqrt(max(len(value["frames"]), 1)))

@@ -1,35 +1,29 @@
-"""From a job's mailbox to what the page shows, at the page's own pace."""
+"""From a job to what the page shows, at the page's own pace.
+
+The stage's script asks, as the contact sheet's does: what it has shown is its own affair. Nothing on the server waits for a
+page that has gone, and a page that missed something, or lost its line, asks again.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Iterator
 
-from engine.job import Job
-from ui import view as views
-from ui.view import JobView
+from engine.job import Job, Standing
 
-FRAME = 0.1
-"""Seconds between two updates of the page: ten a second is as smooth as it gets, and no queue builds up."""
+FRAME = 0.05
+"""Seconds between two looks at a job."""
+
+HOLD = 5.0
+"""Seconds after which a question is answered though nothing has happened."""
 
 
-def follow(job: Job) -> Iterator[JobView]:
-    """The job's view after each batch of events, until it ends. Yields once at once.
+async def changed(job: Job, seen: int) -> Standing:
+    """Where the job stands once that is another version than `seen`, or after HOLD seconds all the same.
 
-    Leaving it (the visitor closed the page) stops the watching, not the job.
+    No thread waits for it: gradio has 40 for everybody, and a slow model is watched for minutes.
     """
-    view = views.begin(job)
-    watcher = job.watch()
-    try:
-        yield view
-        while not watcher.ended:
-            started = time.monotonic()
-            events = watcher.take(timeout=1.0)
-            for event in events:
-                view = views.reduce(view, event)
-            if events:
-                yield view
-                if not watcher.ended:
-                    time.sleep(max(0.0, FRAME - (time.monotonic() - started)))
-    finally:
-        job.leave(watcher)
+    until = time.monotonic() + HOLD
+    while job.version == seen and time.monotonic() < until:
+        await asyncio.sleep(FRAME)
+    return job.standing()

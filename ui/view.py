@@ -1,4 +1,4 @@
-"""What the page shows of a job: a value, and one pure function that folds an event into it. No gradio here."""
+"""What the page shows of a job: a value made from where the job stands. No gradio here."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from urllib.parse import quote
 from PIL import Image
 
 from engine import metadata
-from engine.events import Cancelled, Developing, Event, Failed, Finished, Made, Notice, Preview, Queued
+from engine.events import Cancelled, Developing, Event, Failed, Finished, Made, Preview, Queued
 from engine.job import Job, Standing
 from engine.recipe import Recipe
 from engine.speed import seconds_shown
@@ -125,14 +125,10 @@ class Pace:
         return (self.total - self.done) / self.rate if self.rate else 0.0
 
 
-def begin(job: Job) -> JobView:
-    return JobView(job.id, tuple(CellView(cell.index, cell.recipe) for cell in job.plan.cells))
-
-
 def standing_view(job: Job, standing: Standing) -> JobView:
     """The view of where a job stands, all at once."""
     cells = [CellView(cell.index, cell.recipe) for cell in standing.plan.cells]
-    cells = [_reduce_cell(cell, standing.cells[cell.index]) if cell.index in standing.cells else cell for cell in cells]
+    cells = [_told(cell, standing.cells[cell.index]) if cell.index in standing.cells else cell for cell in cells]
     cells = [replace(cell, last_step=cell.index in standing.developing) for cell in cells]
     waits = [event.ahead for event in standing.cells.values() if isinstance(event, Queued)]
     loading = standing.loading
@@ -142,19 +138,8 @@ def standing_view(job: Job, standing: Standing) -> JobView:
     )  # fmt: skip
 
 
-def reduce(view: JobView, event: Event) -> JobView:
-    """The view after one more event."""
-    if isinstance(event, Notice):
-        if event.progress is not None:
-            return replace(view, loading=event.text, loaded_part=event.progress)
-        return view if event.text in view.notices else replace(view, notices=(*view.notices, event.text))
-    if isinstance(event, Queued):
-        return replace(view, ahead=event.ahead if event.cell == view.cells[0].index else view.ahead)
-    cells = tuple(_reduce_cell(cell, event) if cell.index == event.cell else cell for cell in view.cells)
-    return replace(view, cells=cells, loading="")
-
-
-def _reduce_cell(cell: CellView, event: Event) -> CellView:
+def _told(cell: CellView, event: Event) -> CellView:
+    """A cell by its last word."""
     if isinstance(event, Preview):
         preview = event.image if event.image is not None else cell.preview
         return replace(cell, state="developing", step=event.step, total=event.total, elapsed=event.elapsed, preview=preview)

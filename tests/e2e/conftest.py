@@ -34,6 +34,20 @@ DROP = """
 """
 
 
+CUT_THE_LINE = """
+() => {
+  const real = window.fetch;
+  window.unanswered = 0;
+  window.fetch = (...asked) => {
+    if (!String(asked[0]).includes('component_server')) return real(...asked);
+    window.unanswered += 1;
+    return Promise.reject(new TypeError('the line is cut'));
+  };
+  window.mend = () => { window.fetch = real; };
+}
+"""
+"""What the scripts ask is not answered any more, until `mend()`."""
+
 LEAVING = ("AbortError", "Connection errored out")
 """gradio's own words about a request that was under way when the page was left."""
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from engine import metadata
-from tests.e2e.conftest import DONE, choose_axis, drop, prompt, set_number, text_of, wait_until_ready
+from tests.e2e.conftest import CUT_THE_LINE, DONE, choose_axis, drop, prompt, set_number, text_of, wait_until_ready
 
 pytestmark = pytest.mark.browser
 
@@ -162,6 +162,19 @@ def test_prompts_one_a_line_are_a_value_each_and_come_back_from_their_sheet(page
     page.wait_for_selector("#compare-tab-button[aria-selected=true]")
     page.wait_for_function("document.querySelector('#grid-cost').innerText.includes('5 on the disk already')", timeout=30_000)
     assert page.input_value("#axis-x-values textarea") == written
+
+
+def test_a_sheet_whose_line_was_cut_goes_on_when_it_is_back(page):
+    begin_three_by_three(page, "a rocket, fluent style", steps=150)
+    page.wait_for_selector("#sheet .cell.drawn", timeout=DONE)
+    page.evaluate(CUT_THE_LINE)
+    page.wait_for_function("document.querySelector('#sheet .sheet-status').innerText.includes('does not answer')", timeout=DONE)
+    page.click("#stop-grid")
+    page.wait_for_function("window.unanswered > 1", timeout=DONE)
+    assert page.locator("#sheet .sheet.running").count() == 1
+    page.evaluate("window.mend()")
+    wait_for_end(page)
+    assert text_of(page, "#sheet .sheet-status").endswith("of 9 pictures")
 
 
 def test_a_sheet_without_a_mouse(page):

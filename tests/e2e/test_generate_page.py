@@ -9,7 +9,7 @@ import pytest
 
 from engine import metadata
 from tests.conftest import ROOT
-from tests.e2e.conftest import DONE, drop, prompt, set_number, text_of, wait_until_ready
+from tests.e2e.conftest import CUT_THE_LINE, DONE, drop, prompt, set_number, text_of, wait_until_ready
 
 pytestmark = pytest.mark.browser
 
@@ -66,6 +66,21 @@ def test_the_downloaded_file_carries_its_settings(page, tmp_path):
     found = metadata.read_picture(tmp_path / "picture.png")
     assert found.source == "Darkroom"
     assert found.settings["prompt"] == "a peach, noto style"
+
+
+def test_a_run_whose_end_was_missed_is_taken_up_again(page):
+    prompt(page, "a rocket, fluent style")
+    set_number(page, "steps", 150)
+    page.keyboard.press("Control+Enter")
+    page.wait_for_selector("#stage .frame.developing img", timeout=DONE)
+    page.evaluate(CUT_THE_LINE)
+    page.click("#stop")
+    page.wait_for_function("window.unanswered > 1", timeout=DONE)
+    assert page.locator(".stage.running").count() == 1
+    page.evaluate("window.mend()")
+    page.wait_for_selector(".stage.done", timeout=DONE)
+    page.wait_for_selector("#generate:not([disabled])", timeout=DONE)
+    assert page.locator(".thumb.unfinished").count() == 1
 
 
 def test_stop_keeps_what_there_is(page):

@@ -22,7 +22,7 @@ from tests.e2e.conftest import open_page
 from tests.e2e.test_generate_page import DONE, drop
 from ui import stage
 from ui.controls import hint
-from ui.view import begin, reduce
+from ui.view import standing_view
 
 pytestmark = pytest.mark.browser
 
@@ -109,9 +109,10 @@ def build_showcase(catalog: Catalog, texts: list[str]) -> gr.Blocks:
         for i, text in enumerate(texts):
             picture = made(text)
             events = [Notice(text), Finished(0, picture), Failed(1, text)]
-            view = begin(Job(Plan((Cell(0, picture.recipe), Cell(1, picture.recipe))), id="job"))
+            job = Job(Plan((Cell(0, picture.recipe), Cell(1, picture.recipe))), id="job")
             for event in events:
-                view = reduce(view, event)
+                job.publish(event)
+            view = standing_view(job, job.standing())
             with gr.Column(elem_id=f"text-{i}"):
                 stage.stage_component(stage.refused(text))
                 stage.stage_component(stage.working(view))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -95,9 +96,26 @@ def press(built: gr.Blocks, tab: GenerateTab) -> Callable[..., Iterator[Update]]
         given = {tab.visitor: visitor, tab.shown: shown}
         given |= {component: {**ASKED, **changed}.get(name, component.value) for name, component in tab.controls.fields.items()}
         values = [given[component] for component in inputs]
-        return tab._generate(*("" if value is None else value for value in values))
+        first = tab._generate(*("" if value is None else value for value in values))
+        yield first
+        yield from followed(tab, first)
 
     return pressed
+
+
+def followed(tab: GenerateTab, first: Update) -> Iterator[Update]:
+    """What the stage's script brings about once it has been given a run to follow."""
+    key, seen, made = first[tab.stage].get("key"), -1, 0
+    while key:
+        answer = asyncio.run(tab.ask({"key": key, "seen": seen}))
+        if "stage" in answer:
+            seen = answer["version"]
+            yield {tab.stage: answer["stage"]}
+        if answer.get("gone") or answer.get("done") or answer.get("made", 0) > made:
+            told = tab._act(first[tab.visitor], gr.EventData(None, {"key": key}))
+            made = answer.get("made", 0)
+            key = told.get(tab.stage, {"key": key})["key"]
+            yield told
 
 
 @pytest.fixture
@@ -151,9 +169,9 @@ class Visit:
         return {component: value for one in wired for component, value in self._call(one, data).items()}
 
     def open_page(self) -> None:
-        """What happens when the page is opened: everything but the following of a run that is under way in Generate."""
+        """What happens when the page is opened."""
         for wired in self.blocks.fns.values():
-            if (self.blocks._id, "load") in wired.targets and wired.fn != self.bench.generate._restore:
+            if (self.blocks._id, "load") in wired.targets:
                 self._call(wired, None)
 
     def fill(self, component: Any, value: Any) -> Update:

@@ -18,8 +18,8 @@ from engine.plan import Cell, Plan
 from engine.recipe import Recipe
 from tests.e2e.test_hostile_text import HOSTILE
 from ui import stage
-from ui.stage import STAGE, STRIP
-from ui.view import JobView, begin, reduce
+from ui.stage import FOLLOW, STAGE, STRIP
+from ui.view import JobView, standing_view
 
 IMAGE = Image.new("RGB", (16, 16), (200, 30, 60))
 TAG = re.compile(r"\{\{(.*?)\}\}")
@@ -35,10 +35,10 @@ def made(step: int = 4, *, path: Path | None = Path("outputs/owl.png"), **change
 
 
 def view(count: int, *events: Event, **changes: object) -> JobView:
-    folded = begin(Job(Plan(tuple(Cell(i, recipe(**{"seed": 7 + i, **changes})) for i in range(count))), id="job"))
+    job = Job(Plan(tuple(Cell(i, recipe(**{"seed": 7 + i, **changes})) for i in range(count))), id="job")
     for event in events:
-        folded = reduce(folded, event)
-    return folded
+        job.publish(event)
+    return standing_view(job, job.standing())
 
 
 def starter(catalog: Catalog) -> ModelSpec:
@@ -78,7 +78,8 @@ def test_every_value_has_every_name_of_the_template(catalog: Catalog) -> None:
 
 def test_every_name_of_a_value_is_read_by_the_template(catalog: Catalog) -> None:
     for value in all_values(catalog):
-        assert value.keys() <= names(STAGE, "value"), value["state"]
+        assert value.keys() <= names(STAGE, "value") | {"key"}, value["state"]
+    assert "props.value || {}).key" in FOLLOW
 
 
 @pytest.mark.parametrize("state", EVERY_STATE)

@@ -1,85 +1,82 @@
-"""Following a job at the page's own pace."""
+"""Waiting for something to happen to a job: without a thread, and not for ever."""
 
 from __future__ import annotations
 
-import time
+import asyncio
+import threading
 
 import pytest
 
-from tests.engine.test_worker import at_step, ends, plan_of, running, wait_for
-from tests.fake_device import FakeDevice
-from ui.stream import FRAME, follow
+from tests.engine.test_worker import at_step, ends, plan_of, wait_for
+from ui import stream
+from ui.stream import changed
 
 
-def test_something_is_shown_before_anything_has_happened(engine, device):
+@pytest.fixture
+def naps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The naps between two looks; none is slept."""
+    taken: list[float] = []
+
+    async def nap(seconds: float) -> None:
+        taken.append(seconds)
+
+    monkeypatch.setattr(stream.asyncio, "sleep", nap)
+    return taken
+
+
+def test_what_has_changed_already_is_told_at_once(engine, device, naps):
     device.hold()
-    views = follow(engine.submit(plan_of(engine, 2)))
-    assert [cell.state for cell in next(views).cells] == ["waiting", "waiting"]
-    views.close()
-
-
-def test_the_last_view_is_the_end(engine):
-    *_, last = follow(engine.submit(plan_of(engine, 3)))
-    assert last.ended
-    assert [cell.state for cell in last.cells] == ["finished"] * 3
-
-
-def test_a_job_that_has_ended_is_told_in_one_batch(engine):
-    job = engine.submit(plan_of(engine, 3))
-    ends(job)
-    first, last = follow(job)
-    assert (first.ended, last.ended) == (False, True)
-
-
-def test_a_fast_job_is_shown_ten_times_a_second_at_most(tmp_path):
-    device = FakeDevice(tick_seconds=0.004)
-    with running(tmp_path, device) as engine:
-        started = time.monotonic()
-        views = list(follow(engine.submit(plan_of(engine, steps=100))))
-        seconds = time.monotonic() - started
-    assert len(device.calls("tick")) == 100
-    assert 3 <= len(views) <= seconds / FRAME + 3
-    steps = [view.cells[0].step for view in views]
-    assert steps == sorted(steps)
-    assert steps[-1] == 100
-
-
-def test_no_time_is_lost_after_the_end(engine):
-    job = engine.submit(plan_of(engine))
-    ends(job)
-    started = time.monotonic()
-    list(follow(job))
-    assert time.monotonic() - started < FRAME
-
-
-def test_nothing_is_shown_while_nothing_happens(engine, device):
-    device.hold()
-    job = engine.submit(plan_of(engine, steps=2))
-    views = follow(job)
-    seen = [next(views)]
+    job = engine.submit(plan_of(engine, 2))
+    assert asyncio.run(changed(job, -1)).plan is job.plan
     device.let()
     wait_for(job, at_step(1))
-    while seen[-1].cells[0].step < 1:
-        seen.append(next(views))
-    device.let()
-    [last] = views
-    assert last.ended
+    assert asyncio.run(changed(job, 0)).version == job.version > 0
+    assert naps == []
 
 
-@pytest.mark.parametrize("leave", [lambda views: views.close(), lambda views: list(views)], ids=["early", "at the end"])
-def test_nobody_watches_after_leaving(engine, leave):
-    job = engine.submit(plan_of(engine))
-    views = follow(job)
-    next(views)
-    leave(views)
-    assert job._watchers == []
-
-
-def test_leaving_stops_the_watching_and_not_the_job(engine, device):
+def test_the_next_change_is_waited_for(engine, device, monkeypatch):
     device.hold()
     job = engine.submit(plan_of(engine))
-    views = follow(job)
-    next(views)
-    views.close()
-    device.let_go()
-    assert [type(end).__name__ for end in ends(job).values()] == ["Finished"]
+    device.let()
+    wait_for(job, at_step(1))
+    seen = job.version
+
+    async def nap(seconds: float) -> None:
+        device.let_go()
+        ends(job)
+
+    monkeypatch.setattr(stream.asyncio, "sleep", nap)
+    standing = asyncio.run(changed(job, seen))
+    assert standing.version > seen
+    assert [type(event).__name__ for event in standing.cells.values()] == ["Finished"]
+
+
+def test_nothing_for_a_while_is_told_too(engine, device, naps, monkeypatch):
+    device.hold()
+    job = engine.submit(plan_of(engine))
+    device.let()
+    wait_for(job, at_step(1))
+    clock = iter(range(100))
+    monkeypatch.setattr(stream.time, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr(job, "standing", lambda: "where it stands")
+    assert asyncio.run(changed(job, job.version)) == "where it stands"
+    assert len(naps) == stream.HOLD - 1
+
+
+def test_many_wait_without_a_thread_each(engine, device):
+    """40 threads are all that gradio has: a hundred pages that wait took all of them."""
+    device.hold()
+    job = engine.submit(plan_of(engine))
+    device.let()
+    wait_for(job, at_step(1))
+    seen = job.version
+
+    async def crowd() -> tuple[int, int]:
+        waiting = [asyncio.create_task(changed(job, seen)) for _ in range(100)]
+        await asyncio.sleep(0)
+        threads = threading.active_count()
+        device.let_go()
+        return threads, len([standing for standing in await asyncio.gather(*waiting) if standing.version > seen])
+
+    before = threading.active_count()
+    assert asyncio.run(crowd()) == (before, 100)
