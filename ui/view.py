@@ -13,7 +13,7 @@ from urllib.parse import quote
 from PIL import Image
 
 from engine import metadata
-from engine.events import Cancelled, Developing, Event, Failed, Finished, Made, Preview, Queued
+from engine.events import Cancelled, Event, Failed, Finished, Made, Preview, Queued
 from engine.job import Job, Standing
 from engine.recipe import Recipe
 from engine.speed import seconds_shown
@@ -143,8 +143,6 @@ def _told(cell: CellView, event: Event) -> CellView:
     if isinstance(event, Preview):
         preview = event.image if event.image is not None else cell.preview
         return replace(cell, state="developing", step=event.step, total=event.total, elapsed=event.elapsed, preview=preview)
-    if isinstance(event, Developing):
-        return replace(cell, state="developing", step=event.step, total=event.total, last_step=True)
     if isinstance(event, Finished):
         total = event.made.provenance.total
         return replace(cell, state="finished", step=total, total=total, preview=None, made=event.made, reused=event.reused)
