@@ -17,7 +17,7 @@ from engine.catalog import Catalog, Limits
 from engine.errors import InvalidRequest
 from engine.recipe import SIZE_MULTIPLE, Recipe, Style, label, random_seed
 from engine.replacing import Span, find_words, replace_words
-from engine.schedulers import available_schedulers
+from engine.schedulers import available_schedulers, scheduler_from_infotext
 from engine.values import (
     NumberRule,
     complete_name,
@@ -116,20 +116,36 @@ def _put(field: str) -> Callable[[Any], dict[str, Any]]:
     return lambda value: {field: value}
 
 
-def _read_names(line: str, names: Sequence[str], title: str, hint: str, limit: int) -> list[str]:
-    found = [complete_name(text, names, title) for text in read_texts(line, title, hint, limit)]
+def _read_names(
+    line: str, names: Sequence[str], title: str, hint: str, limit: int, known: Callable[[str], str] = str
+) -> list[str]:
+    found = [complete_name(known(text), names, title) for text in read_texts(line, title, hint, limit)]
     refuse_repeats(title, found)
     return found
 
 
-def _names(name: str, field: str, hint: str, choices: Callable[[Offer], list[str]], aliases: tuple[str, ...] = ()) -> AxisRow:
-    """A row over a field that holds one of the names on offer."""
+def _names(
+    name: str,
+    field: str,
+    hint: str,
+    choices: Callable[[Offer], list[str]],
+    aliases: tuple[str, ...] = (),
+    known: Callable[[str], str] = str,
+) -> AxisRow:
+    """A row over a field that holds one of the names on offer; `known` gives ours for another tool's, or what was typed."""
     title = label(field)
 
     def read(line: str, offer: Offer, recipe: Recipe) -> list[str]:
-        return _read_names(line, choices(offer), title, hint, offer.limits.max_images)
+        return _read_names(line, choices(offer), title, hint, offer.limits.max_images, known)
 
     return AxisRow(name, title, hint, (field,), read, _put(field), choices=choices, aliases=aliases)
+
+
+def _known_scheduler(typed: str) -> str:
+    try:
+        return scheduler_from_infotext(typed, None)
+    except InvalidRequest:
+        return typed
 
 
 def _texts(name: str, field: str, hint: str, *, keep_empty: bool = False, aliases: tuple[str, ...] = ()) -> AxisRow:
@@ -206,6 +222,9 @@ def _why_not(word: str, recipe: Recipe, found: Iterable[str]) -> str:
     if word in recipe.prompt or word in recipe.negative_prompt:
         others = " and ".join(f"“{_quoted(other, 80)}”" for other in sorted(found))
         return f"“{_quoted(word, 80)}” stands only where another axis replaces {others}: begin with words that do not share a place."
+    if recipe.style and (word in recipe.full_prompt or word in recipe.full_negative_prompt):
+        style = f"the style “{recipe.style.name}”, whose words are not searched"
+        return f"“{_quoted(word, 80)}” stands only in {style}: vary the Style instead, or write its words into the prompt."
     return (
         f"“{_quoted(word, 80)}” stands neither in the prompt “{_quoted(recipe.prompt)}” nor in the negative prompt"
         f" “{_quoted(recipe.negative_prompt)}”: begin with a word that does, spelt the same."
@@ -233,7 +252,7 @@ _ROWS = (
     _numbers("steps", "steps", "5, 10-30 (+10), 1-50 [4]", refines=True, aliases=("num inference steps", "sampling steps")),
     _names(
         "scheduler", "scheduler", "Euler, DPM++ 2M Karras, heun k", lambda offer: available_schedulers(),
-        ("sampler", "sampler name", "sampling method"),
+        ("sampler", "sampler name", "sampling method"), _known_scheduler,
     ),
     _size(),
     _numbers("width", "width", "64, 64-128 (+32)", unit=SIZE_MULTIPLE, refines=True),

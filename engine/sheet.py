@@ -9,6 +9,7 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import accumulate
 
 from PIL import Image, ImageOps
@@ -267,9 +268,14 @@ def _arranged(words: _Words, widths: list[int], heights: list[int], scale: float
 
 def _labels(labels: Sequence[str], size: int, rooms: Sequence[tuple[int, int]]) -> list[Block]:
     """The labels of an axis in their rooms, each of pixels across and lines down; those that are alike are told apart."""
-    least = [min(sides) for sides in zip(*rooms, strict=True)]
-    shown = told_apart(labels, lambda label: not wrapped(label, size, *least).cut)
+    least = tuple(min(sides) for sides in zip(*rooms, strict=True))
+    shown = _told_apart(tuple(labels), size, least)
     return [wrapped(label, size, *room) for label, room in zip(shown, rooms, strict=True)]
+
+
+@lru_cache(maxsize=32)  # the frames of an animation have the same labels
+def _told_apart(labels: tuple[str, ...], size: int, room: tuple[int, int]) -> list[str]:
+    return told_apart(labels, lambda label: not wrapped(label, size, *room).cut)
 
 
 def _spaced(lengths: Sequence[int], gap: int) -> int:

@@ -257,6 +257,11 @@ def test_axes_that_search_the_same_word_are_refused() -> None:
         planned("replace: cat, dog", "replace: cat, bird")
 
 
+def test_a_word_that_only_the_style_has_is_said_to_be_that() -> None:
+    with pytest.raises(InvalidRequest, match=r"^Prompt S/R: “drawing” stands only in the style “Ink”, whose words are not searched: "):
+        planned("replace: drawing, painting", style=STYLES[0])
+
+
 def test_a_word_that_stands_only_within_another_axiss_word_is_refused() -> None:
     with pytest.raises(InvalidRequest, match=r"^Prompt S/R: “red” stands only where another axis replaces “red cat”: begin with words "):
         planned("replace: red, blue", "replace: red cat, dog")
