@@ -23,13 +23,16 @@ MAX_RECORD = 512 * 1024
 """Characters of a text chunk that are looked at. Our own longest is a grid's: three lines of MAX_LINE = 20,000 characters, four
 texts of MAX_PROMPT = 4,000 and a thousand of names are 77,000, each at most six ("\\u0001") in JSON: 462,000, and 1,000 of keys."""
 
+MAX_TRIES = 100
+"""Values of a text that are tried as JSON, which Python looks through from the beginning for each that fails; Civitai writes three."""
+
 _OTHERS = "sampler|schedule type|scheduler|cfg scale|guidance scale|seed|size|model hash|model|clip skip"
 _LINE = re.compile(rf"^[^\S\n]*+(?:(?:{_OTHERS}):[^,\n]*+,[ ]*+)*+steps:\s*+(?:[-+]?\d|inf|nan)", re.IGNORECASE | re.MULTILINE)
 """The beginning of a line of settings: "Steps: 20" first, as A1111 and nearly all others write it, or other keys before it."""
 
 _IN_LINE = re.compile(r"(?<!hires )\bsteps:\s*+\d++[^\S\n]*+(?:,|$)", re.IGNORECASE | re.MULTILINE)
 _NEGATIVE = re.compile(r"negative prompt:", re.IGNORECASE)
-_TEMPLATE = re.compile(r"^\s*+(?:negative )?template:", re.IGNORECASE | re.MULTILINE)
+_TEMPLATE = re.compile(r"^[^\S\n]*+(?:negative )?template:", re.IGNORECASE | re.MULTILINE)
 """What the extension Dynamic Prompts writes after the settings: the prompts before their wildcards were filled in."""
 
 _KEY = re.compile(r"\s*+([^\s,:\"][^,:\"\n]{0,79}+):[^\S\n]*+")
@@ -137,23 +140,25 @@ def pairs_of(text: str) -> Iterator[tuple[str, str]]:
 
     A value is a JSON string, a JSON list or object (Civitai writes those bare), or whatever comes before the next comma.
     """
+    tries = MAX_TRIES
     for line in text.split("\n"):
         at = 0
         while at < len(line):
             key = _KEY.match(line, at)
             start = key.end() if key else at
-            value, end = _value(line, start)
+            tries -= line[start : start + 1] in {"[", "{"}
+            value, end = _value(line, start, tries >= 0)
             if key or value:
                 yield (key[1].strip(), value) if key else (value, "")
             comma = line.find(",", end)
             at = comma + 1 if comma >= 0 else len(line)
 
 
-def _value(line: str, at: int) -> tuple[str, int]:
+def _value(line: str, at: int, try_json: bool) -> tuple[str, int]:
     """(the value that begins there, where it ends)."""
     if quoted := _QUOTED.match(line, at):
         return _unquoted(quoted[0]), quoted.end()
-    if line[at : at + 1] in {"[", "{"}:
+    if try_json and line[at : at + 1] in {"[", "{"}:
         try:
             _, end = json.JSONDecoder().raw_decode(line, at)
             if _END.match(line, end):

@@ -30,10 +30,11 @@ _LORAS = {"lora", "lyco", "locon", "lycoris", "dora"}
 _EMBEDDINGS = {"embed", "embedding", "textualinversion"}
 _TAG = re.compile(r"<(lora|lyco|hypernet):([^:<>\n]{1,200})(?::[^<>\n]{0,200})?>", re.IGNORECASE)
 
-# A1111's syntax of prompts (its modules/prompt_parser.py); a backslash takes a bracket its meaning.
-_WEIGHT = re.compile(r"(?<!\\)\([^()\[\]:\n]{1,40}:\s*[\d.]+\s*\)")
+# A1111's syntax of prompts (its modules/prompt_parser.py); a backslash takes a bracket its meaning. All repeats are bounded or
+# possessive: a stranger's prompt takes linear time.
+_WEIGHT = re.compile(r"(?<!\\)\([^()\[\]:\n]{1,40}:\s*+[\d.]++\s*+\)")
 _BRACKET = re.compile(r"(?<!\\)(?:\(|\[[^\[\]:|\n]{1,200}\])")
-_SCHEDULE = re.compile(r"(?<!\\)\[[^\[\]|\n]{0,60}:\s*\d*\.?\d+\s*\]")
+_SCHEDULE = re.compile(r"(?<!\\)\[[^\[\]|\n]{0,60}:\s{0,9}(?:\d{1,9}(?:\.\d{0,9})?|\.\d{1,9})\s{0,9}\]")
 _ALTERNATION = re.compile(r"(?<!\\)\[[^\[\]|\n]{0,60}\|[^\[\]\n]{0,60}\]")
 
 
