@@ -15,7 +15,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from PIL import Image
@@ -61,7 +61,7 @@ class Developer:
         with self._lock:
             return self._unwritten >= CROWDED
 
-    def develop(self, task: Task, image: Image.Image, facts: DeviceFacts, written: Callable[[], None]) -> None:
+    def develop(self, task: Task, image: Image.Image, facts: Future[DeviceFacts], written: Callable[[], None]) -> None:
         """Has a picture written; its task's end is told then, Failed if it comes to that. `written` is called in any case.
 
         An image that was stopped on its way ends as Cancelled, any other as Finished.
@@ -72,7 +72,8 @@ class Developer:
 
         def work() -> None:
             try:
-                self._tell(task, self._made(task, image, facts, seconds), facts)
+                known = facts.result()
+                self._tell(task, self._made(task, image, known, seconds), known)
             except Exception:
                 log.exception("a picture could not be developed")
                 message = "This picture could not be developed; the log has the details."
@@ -84,13 +85,13 @@ class Developer:
 
         self._writers.submit(work)
 
-    def look_up(self, task: Task, facts: DeviceFacts, over: Callable[[bool], None]) -> None:
+    def look_up(self, task: Task, facts: Future[DeviceFacts], over: Callable[[bool], None]) -> None:
         """Has an equal picture looked for on disk; its task ends with that. `over` is told whether there was one."""
 
         def work() -> None:
             made = None
             try:
-                made = self._history.find(task.cell.recipe, task.job.plan.exact, facts)
+                made = self._history.find(task.cell.recipe, task.job.plan.exact, facts.result())
             except Exception:  # it costs only the reuse
                 log.exception("a picture made before could not be looked for")
             if made is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -120,10 +121,11 @@ class Device(Protocol):
     def latents(self, key: Key) -> Any:
         """An image's current latents as a float32 array (C, h, w), as the network's space has them."""
 
-    def facts(self, key: Key | None = None) -> DeviceFacts:
+    def facts(self, key: Key | None = None) -> Future[DeviceFacts]:
         """What computed an image; with no key, what would compute one now (its bucket is 0).
 
-        Waits for the digest of the model's files where that is still being computed, for seconds after a large model's load.
+        Known once the model's files are hashed, which takes seconds after a large model's load: the worker's thread never
+        waits for it.
         """
 
     def drop(self, key: Key) -> None:

@@ -23,8 +23,8 @@ Look = tuple[str, int]
 
 
 class Watcher:
-    """One reader's mailbox. A slow reader finds only the newest preview of each cell, the newest progress of a
-    download, and every other event."""
+    """One reader's mailbox. A slow reader finds only the newest preview and place in the line of each cell, the newest
+    progress of a download, and every other event."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -36,6 +36,8 @@ class Watcher:
             if isinstance(event, Preview):
                 event = self._with_last_image(event)
                 self._pending[("preview", event.cell)] = event
+            elif isinstance(event, Queued):
+                self._pending[("queued", event.cell)] = event
             elif isinstance(event, Notice) and event.progress is not None:
                 self._pending["progress"] = event
             else:

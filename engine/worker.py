@@ -173,9 +173,11 @@ class Worker:
         return Packer(spec.rows_on(kind), padded=kind == "cuda", native_pixels=spec.native_size**2)
 
     def facts(self, model: str) -> DeviceFacts | None:
-        """What would compute a picture of this model now; None while it is not the resident one. From any thread."""
+        """What would compute a picture of this model now; None while it is not the resident one, or its files are still being
+        hashed. From any thread."""
         device = self._device
-        return device.facts() if device is not None and device.model == model else None
+        facts = device.facts() if device is not None and device.model == model else None
+        return facts.result() if facts is not None and facts.done() else None
 
     @property
     def preview_share(self) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,8 @@ class FakeDevice:
         self.black: set[int] = set()
         self.may_load = threading.Event()
         self.may_load.set()
+        self.identified: Future[None] = Future()
+        self.identified.set_result(None)
         self._images: dict[Key, FakeImage] = {}
         self._live: list[Key] = []
         self._together: set[Key] = set()
@@ -181,9 +184,12 @@ class FakeDevice:
     def latents(self, key: Key) -> numpy.ndarray:
         return self._images[key].latents
 
-    def facts(self, key: Key | None = None) -> DeviceFacts:
+    def facts(self, key: Key | None = None) -> Future[DeviceFacts]:
         bucket = self._images[key].bucket if key is not None else 0
-        return DeviceFacts("fake-revision", "fake-weights", "cpu", "float32", bucket, {"darkroom": "test"})
+        facts: Future[DeviceFacts] = Future()
+        known = DeviceFacts("fake-revision", "fake-weights", "cpu", "float32", bucket, {"darkroom": "test"})
+        self.identified.add_done_callback(lambda _: facts.set_result(known))
+        return facts
 
     def drop(self, key: Key) -> None:
         self.history.append(("drop", key))

@@ -140,8 +140,13 @@ class GenerateTab:
     def _restore(self, visitor: str) -> dict[Any, Any]:
         visitor = known_visitor(visitor)
         running = self._running(visitor)
-        watched = self._watched(running[-1]) if running else {}
-        return {self.visitor: visitor, self.strip: self._strip_value(visitor), **watched}
+        if running:
+            shown = self._watched(running[-1])
+        elif trouble := self.engine.trouble(self.engine.catalog.default.name):
+            shown = {self.stage: stage.refused(trouble)}  # before anybody has pressed Generate for nothing
+        else:
+            shown = {}
+        return {self.visitor: visitor, self.strip: self._strip_value(visitor), **shown}
 
     def _stop(self, visitor: str, finish_current: bool) -> None:
         for job in self._running(visitor):

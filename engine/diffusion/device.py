@@ -188,20 +188,31 @@ class TorchDevice:
     def latents(self, key: Key) -> Any:
         return self._kept[key].trajectory.latents[0].float().cpu().numpy()
 
-    def facts(self, key: Key | None = None) -> DeviceFacts:
+    def facts(self, key: Key | None = None) -> Future[DeviceFacts]:
         if key is not None:
             kept = self._kept[key]
-            identity, bucket, tiled = kept.identity.result(), kept.trajectory.bucket, kept.tiled
+            known, bucket, tiled = kept.identity, kept.trajectory.bucket, kept.tiled
         elif self._loaded is not None:
-            identity, bucket, tiled = self._loaded.identity.result(), 0, False
+            known, bucket, tiled = self._loaded.identity, 0, False
         else:
             raise ModelUnavailable("No model is loaded yet: try again in a moment.")
         name = torch.cuda.get_device_name(self._device) if self.kind == "cuda" else "cpu"
+        dtype = str(self._dtype).removeprefix("torch.")
         versions = {
             "darkroom": engine.__version__, "torch": torch.__version__,
             "diffusers": diffusers.__version__, "transformers": transformers.__version__,
         }  # fmt: skip
-        return DeviceFacts(identity.revision, identity.weights, name, str(self._dtype).removeprefix("torch."), bucket, versions, tiled)
+        facts: Future[DeviceFacts] = Future()
+
+        def tell(identity: Future[Identity]) -> None:
+            try:
+                model = identity.result()
+                facts.set_result(DeviceFacts(model.revision, model.weights, name, dtype, bucket, versions, tiled))
+            except Exception as error:  # noqa: BLE001 - handed to those who wait for it
+                facts.set_exception(error)
+
+        known.add_done_callback(tell)
+        return facts
 
     def drop(self, key: Key) -> None:
         if self._denoiser is not None:

@@ -59,7 +59,14 @@ def identify(folder: Path, before: Stamps | None = None) -> Identity:
 def identify_beside(folder: Path, before: Stamps) -> Future[Identity]:
     """`identify` in a thread of its own: gigabytes take seconds that only those need to wait for who ask."""
     identity: Future[Identity] = Future()
-    threading.Thread(target=lambda: identity.set_result(identify(folder, before)), name="identify a model", daemon=True).start()
+
+    def work() -> None:
+        try:
+            identity.set_result(identify(folder, before))
+        except BaseException as error:  # noqa: BLE001 - nobody may wait for ever
+            identity.set_exception(error)
+
+    threading.Thread(target=work, name="identify a model", daemon=True).start()
     return identity
 
 

@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from engine.errors import InvalidRequest
-from engine.events import TERMINAL, Cancelled, Event, Failed, Finished, Made, Notice, Preview, Provenance, Queued
+from engine.events import TERMINAL, Cancelled, Developing, Event, Failed, Finished, Made, Notice, Preview, Provenance, Queued
 from engine.job import Job, Watcher
 from engine.plan import Cell, Plan
 from engine.recipe import Recipe
@@ -42,13 +42,13 @@ def of_cell(events: list[Event], cell: int) -> list[Event]:
 
 
 def check_grammar(events: list[Event], cells: int = CELLS) -> None:
-    """Queued? Preview* and exactly one end for every cell, steps increasing, nothing after the last end."""
+    """Queued* Preview* Developing* and exactly one end for every cell, steps increasing, nothing after the last end."""
     for cell in range(cells):
         *before, end = of_cell(events, cell)
         assert isinstance(end, TERMINAL)
-        previews = before[1:] if before and isinstance(before[0], Queued) else before
-        assert all(isinstance(event, Preview) for event in previews)
-        steps = [event.step for event in previews]
+        order = [kind for kind, _ in groupby(map(type, before))]
+        assert order == [kind for kind in (Queued, Preview, Developing) if kind in order]
+        steps = [event.step for event in before if isinstance(event, Preview)]
         assert all(earlier < later for earlier, later in pairwise(steps))
     assert isinstance(events[-1], TERMINAL)
 
@@ -193,6 +193,35 @@ def test_a_slow_reader_finds_the_newest_preview_and_every_other_event() -> None:
     assert sum(isinstance(event, Notice) for event in events) == 99
     assert events[0] == Queued(0, 3)
     assert events[-1] == Finished(0, MADE)
+
+
+def test_a_slow_reader_finds_each_cells_newest_place_in_the_line() -> None:
+    watcher = Watcher()
+    for event in (Queued(0, 9), Queued(1, 10), Queued(0, 4), Notice("between"), Queued(0, 1)):
+        watcher.put(event)
+    assert watcher.take(timeout=0) == [Queued(0, 1), Queued(1, 10), Notice("between")]
+
+
+def test_a_cell_that_takes_no_more_steps_tells_none() -> None:
+    job = job_of(2)
+    for event in (Preview(0, 1, 9, IMAGE), Developing(0, 1, 9), Preview(0, 2, 9, OTHER), Queued(0, 3)):
+        job.publish(event)
+    standing = job.standing()
+    assert (standing.cells[0], standing.developing) == (Preview(0, 1, 9, IMAGE), {0})
+    assert job.watch().take(timeout=0) == [Preview(0, 1, 9, IMAGE), Developing(0, 1, 9)]
+    job.publish(Cancelled(0, 2, 9))
+    assert job.standing().developing == frozenset()
+    assert job.watch().take(timeout=0) == [Cancelled(0, 2, 9)]
+
+
+def test_only_cells_that_have_begun_can_be_said_to_be_stopping() -> None:
+    job = job_of(4)
+    for event in (Queued(0, 0), Preview(1, 3, 9), Preview(2, 4, 9), Preview(3, 9, 9), Finished(3, MADE)):
+        job.publish(event)
+    job.stopping({0, 2, 3})
+    assert job.standing().developing == {2}
+    job.stopping()
+    assert job.standing().developing == {1, 2}
 
 
 def test_a_preview_comes_after_what_was_published_before_it() -> None:

@@ -8,7 +8,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -249,6 +249,22 @@ def test_nobodys_step_waits_for_a_disk(engine, device, monkeypatch):
     assert not looked_for.done
     free.set()
     assert [kinds(slow), kinds(looked_for)] == [["Finished"], ["Finished"]]
+
+
+def test_nobodys_step_waits_for_a_models_files_to_be_hashed(engine, device):
+    """A picture made meanwhile is written once they are; another's steps go on, and what is on disk is not known yet."""
+    device.identified = Future()
+    job = engine.submit(plan_of(engine, steps=2))
+    wait_for(job, lambda event: isinstance(event, Developing))
+    other = engine.submit(plan_of(engine, steps=3, seed=8), reuse=True)
+    device.history.clear()
+    third = engine.submit(plan_of(engine, steps=3, seed=9))
+    wait_for(third, lambda event: isinstance(event, Developing))
+    assert engine.estimate(job.plan).reused == 0
+    assert not any(one.done for one in (job, other, third))
+    device.identified.set_result(None)
+    assert [kinds(one) for one in (job, other, third)] == [["Finished"]] * 3
+    assert engine.estimate(job.plan).reused == 1
 
 
 def test_a_picture_that_is_looked_for_can_be_stopped(engine, device, monkeypatch):
@@ -717,15 +733,18 @@ def test_a_request_that_fails_ends_nobody_elses_images(engine, device, monkeypat
     assert kinds(job) == ["Finished"] * 2
 
 
-def test_the_loop_is_begun_again_whatever_broke_it_off(engine, device, monkeypatch):
+@pytest.mark.parametrize("error", [SystemExit, MemoryError, StopIteration])
+def test_the_loop_is_begun_again_whatever_broke_it_off(engine, device, monkeypatch, error):
     """Where nothing is expected to raise, too."""
-    device.hold()
-    job = engine.submit(plan_of(engine))
-    with monkeypatch.context() as patch:
-        patch.setattr(engine._worker, "_develop_stopped", mock.Mock(side_effect=[SystemExit, MemoryError, None, None, None, None]))
-        device.let()
-        assert kinds(job) == ["Failed"]
-    device.let_go()
+    original, errors = engine._worker._develop_stopped, [error]
+
+    def develop_stopped() -> None:
+        if errors:
+            raise errors.pop()
+        original()
+
+    monkeypatch.setattr(engine._worker, "_develop_stopped", develop_stopped)
+    assert kinds(engine.submit(plan_of(engine))) == ["Failed"]
     assert kinds(engine.submit(plan_of(engine))) == ["Finished"]
 
 

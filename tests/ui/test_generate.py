@@ -393,6 +393,12 @@ def test_a_new_visitor_finds_an_empty_page(tab):
     assert update[tab.strip] == []
 
 
+def test_a_page_that_is_opened_says_why_the_model_could_not_be_loaded(tab, engine, monkeypatch):
+    assert tab.stage not in tab._restore(ANN)
+    monkeypatch.setattr(engine, "trouble", {"starter": "It is not on this machine: connect and try again."}.get)
+    assert tab._restore(ANN)[tab.stage]["error"] == "It is not on this machine: connect and try again."
+
+
 def test_a_visitor_finds_the_pictures_again(tab, engine, press):
     list(press(count=2))
     update = tab._restore(ANN)

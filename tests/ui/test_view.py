@@ -13,7 +13,7 @@ from urllib.parse import unquote
 import pytest
 from PIL import Image
 
-from engine.events import Cancelled, Event, Failed, Finished, Made, Notice, Preview, Provenance, Queued
+from engine.events import Cancelled, Developing, Event, Failed, Finished, Made, Notice, Preview, Provenance, Queued
 from engine.job import Job
 from engine.metadata import read_picture
 from engine.plan import Cell, Plan
@@ -315,3 +315,27 @@ def test_pictures_from_the_disk_took_no_time() -> None:
         job.publish(Preview(cell, 5, 20, elapsed=0.2))
     view = replace(standing_view(job, job.standing()), seconds=0.2)
     assert view.status == "58 of 60 pictures, step 10 of 40 · 50.0 steps/s · 0.6 s left"
+
+
+# The time between the last step and the picture.
+
+
+@pytest.mark.parametrize(
+    ("events", "count", "status"),
+    [
+        ([Preview(0, 4, 4), Developing(0, 4, 4)], 1, "Developing the picture ..."),
+        ([Preview(0, 2, 4), Developing(0, 2, 4)], 1, "Stopped after step 2 of 4. Developing what there is ..."),
+        ([Preview(0, 4, 4), Developing(0, 4, 4), Preview(1, 4, 4), Developing(1, 4, 4)], 2, "Developing the last 2 pictures ..."),
+        ([Preview(0, 2, 4), Developing(0, 2, 4), Preview(1, 1, 4), Developing(1, 1, 4)], 2, "Stopped. Developing what there is ..."),
+        ([Preview(0, 4, 4), Finished(0, made()), Preview(1, 4, 4), Developing(1, 4, 4)], 2, "Developing the picture ..."),
+    ],
+)
+def test_no_time_is_said_to_be_left_once_all_steps_are_taken(events, count, status) -> None:
+    """A decoder of real size takes many steps' time on a CPU."""
+    assert after(events, count).status == status
+
+
+def test_a_picture_being_developed_shows_its_last_preview_and_others_steps_go_on() -> None:
+    view = after([Preview(0, 4, 4, SMALL, elapsed=1.0), Developing(0, 4, 4), Preview(1, 2, 4, elapsed=1.0)], 2)
+    assert (view.cells[0].state, view.cells[0].preview) == ("developing", SMALL)
+    assert view.status.startswith("0 of 2 pictures, step 6 of 8")

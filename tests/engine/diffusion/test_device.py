@@ -204,7 +204,8 @@ def test_an_image_that_has_ended_is_looked_at_as_before(device):
         pass
     look = {
         "steps": lambda: [device.preview(0, method, step).tobytes() for method in ("linear", "vae") for step in range(1, STEPS + 1)],
-        "picture": lambda: device.picture(0).tobytes(), "latents": lambda: device.latents(0).tobytes(), "facts": lambda: device.facts(0),
+        "picture": lambda: device.picture(0).tobytes(), "latents": lambda: device.latents(0).tobytes(),
+        "facts": lambda: device.facts(0).result(),
     }  # fmt: skip
     before = {name: see() for name, see in look.items()}
     device.settle(0)
@@ -233,13 +234,13 @@ def test_a_step_that_is_not_there(device, step):
 def test_images_of_a_model_that_made_way_are_looked_at_through_the_linear_map(device, tiny_models):
     draw(device, 0)
     before = [device.preview(0, "linear", step).tobytes() for step in range(1, STEPS + 1)]
-    latents, facts = device.latents(0), device.facts(0)
+    latents, facts = device.latents(0), device.facts(0).result()
     device.install(load(tiny_models, "two"))
     assert [device.preview(0, "linear", step).tobytes() for step in range(1, STEPS + 1)] == before
     assert device.preview(0, "vae", 2).tobytes() == device.preview(0, "linear", 2).tobytes() == before[1]
     assert list(device.preview_costs(0)) == ["linear"]
     assert (device.latents(0) == latents).all()
-    assert device.facts(0) == facts
+    assert device.facts(0).result() == facts
     assert facts.model_revision == "revision of one"
     with pytest.raises(KeyError):
         device.picture(0)
@@ -314,11 +315,11 @@ def small_decoder(monkeypatch, device: TorchDevice, most: int, error: Exception 
 def test_a_picture_that_does_not_fit_is_decoded_in_tiles(device, monkeypatch, error):
     draw(device, 0)
     whole = numpy.asarray(device.picture(0), float)
-    assert not device.facts(0).tiled
+    assert not device.facts(0).result().tiled
     asked = small_decoder(monkeypatch, device, 64, error)
     tiled = numpy.asarray(device.picture(0), float)
     assert (asked[0], max(asked[1:])) == (256, 64)
-    assert device.facts(0).tiled
+    assert device.facts(0).result().tiled
     assert tiled.shape == whole.shape
     # diffusers' own tiled decode, set as its documentation says.
     vae = device.denoiser.family.vae
@@ -345,7 +346,7 @@ def test_the_next_picture_is_whole_again(device, monkeypatch):
         small_decoder(for_now, device, 64)
         device.picture(0)
     assert device.picture(1).tobytes() == whole
-    assert not device.facts(1).tiled
+    assert not device.facts(1).result().tiled
 
 
 def test_smaller_tiles_when_those_do_not_fit(device, monkeypatch):
@@ -466,10 +467,10 @@ def test_before_a_model_is_there_its_facts_are_refused_in_words():
 
 
 def test_facts_beforehand_are_those_of_an_image_but_for_its_bucket(device):
-    beforehand = device.facts()
+    beforehand = device.facts().result()
     assert (beforehand.model_revision, beforehand.bucket) == ("revision of one", 0)
     draw(device, 0)
-    made = device.facts(0)
+    made = device.facts(0).result()
     assert made.bucket == 2
     assert {**vars(made), "bucket": 0} == vars(beforehand)
 

@@ -39,7 +39,7 @@ def draw(device: TorchDevice, *recipes: Recipe, exact: bool = False) -> list[num
 def test_the_network_runs_in_float16_and_the_latents_in_float32(cuda, catalog):
     cuda.admit("it", catalog.default.recipe(prompt="an owl, noto style", steps=2), exact=False)
     cuda.tick()
-    assert cuda.facts("it").dtype == "float16"
+    assert cuda.facts("it").result().dtype == "float16"
     assert cuda.latents("it").dtype == numpy.float32
     cuda.forget("it")
 

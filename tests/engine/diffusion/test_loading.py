@@ -307,7 +307,7 @@ def test_nothing_waits_for_the_hash_but_who_asks_for_it(saved, monkeypatch):
     device.picture("it")
     assert not device._loaded.identity.done()
     may_hash.set()
-    assert device.facts("it").weights == identify(saved).weights
+    assert device.facts("it").result().weights == identify(saved).weights
 
 
 def test_each_file_is_hashed_once(saved, monkeypatch):
