@@ -35,6 +35,10 @@ class Effort:
     frames: int
     """Frames of each kind of contact sheet."""
     rows: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
+    ways: bool = True
+    """Whether grids are compared with all ways to draw them, or with one call a cell only."""
+    alone: bool = False
+    """Whether only pictures and grids are compared with diffusers."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,8 @@ def measure(effort: Effort, say: Callable[[str], None]) -> Iterator[Result]:
             say("loading the model twice: ours and the peer's")
             ours.draw(one_picture(ours.engine.catalog, 0))
             scene = Scene(ours, Bare(ours), Peer(ours.spec, Path(folder) / "peer"))
-            for case in (single_pictures, first_preview, grids, disk_reuse, sheet_frames, call_cost):
+            everything = (single_pictures, first_preview, grids, disk_reuse, sheet_frames, call_cost)
+            for case in (single_pictures, grids) if effort.alone else everything:
                 say(case.__doc__ or case.__name__)
                 yield from case(scene, effort)
         finally:
@@ -92,7 +97,7 @@ def grids(scene: Scene, effort: Effort) -> Iterator[Result]:
     with tempfile.TemporaryDirectory() as folder, closing(Ours(Path(folder))) as alone:
         alone.draw(scene.one(0))
         for side, repeats in effort.grids.items():
-            for exact, previews, other, aim in _grid_comparisons(scene.peer, alone, side):
+            for exact, previews, other, aim in _grid_comparisons(scene.peer, alone, side, effort.ways):
                 name = f"Engine, {'exact' if exact else 'fast'}, previews {previews}"
                 way = Way(name, partial(scene.ours.draw, previews=previews), scene.ours.unet)
                 yield _compare(f"grid {side}x{side}", way, other, partial(scene.grid, side=side, exact=exact), repeats, aim)
@@ -136,15 +141,17 @@ def call_cost(scene: Scene, effort: Effort) -> Iterator[Result]:
         yield Measure("network call", f"{rows} rows" if rows > 1 else "1 row", "ms", tuple(samples[rows]), facts=facts)
 
 
-def _grid_comparisons(peer: Peer, alone: Ours, side: int) -> Iterator[tuple[bool, str, Way, float | None]]:
+def _grid_comparisons(peer: Peer, alone: Ours, side: int, ways: bool) -> Iterator[tuple[bool, str, Way, float | None]]:
     """(exact, previews, whom to compare with, aim) of each comparison of a grid; the smallest has some more."""
     cells = side * side
     piped = Way(f"{cells} x {PIPE_SAVED}", peer.draw, peer.unet)
     for previews in ("off", "auto"):
         yield False, previews, piped, 0.40
+        if not ways:
+            continue
         one_by_one = partial(alone.draw_one_by_one, previews=previews)
         yield False, previews, Way(f"{cells} x Engine, one by one, previews {previews}", one_by_one, alone.unet), None
-    if side == 3:
+    if side == 3 and ways:
         for previews in ("off", "auto"):
             yield True, previews, piped, None
         yield False, "off", Way(f"3 x {PIPE} of three seeds + PNG", peer.draw_by_guidance, peer.unet), None

@@ -50,7 +50,7 @@ def measure(repeats: int, sides: Sequence[int], say: Callable[[str], None]) -> I
         try:
             yield from work(repeats)
         except (FreshFailed, FileNotFoundError, subprocess.TimeoutExpired) as error:
-            yield Skipped(case, name, _scrubbed(str(error)))
+            yield Skipped(case, name, scrubbed(str(error)))
 
 
 def import_time(repeats: int) -> Iterator[Result]:
@@ -118,7 +118,7 @@ def _page_once(knows_data_dir: bool) -> float:
             while not _answers(port):
                 if process.poll() is not None or time.perf_counter() - start > PATIENCE:
                     log.seek(0)
-                    raise FreshFailed(_last_line(log.read().decode(errors="replace")))
+                    raise FreshFailed(last_line(log.read().decode(errors="replace")))
                 time.sleep(0.02)
             return time.perf_counter() - start
         finally:
@@ -155,7 +155,7 @@ def _run(arguments: Sequence[str]) -> str:
         [sys.executable, *arguments], cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE, check=False
     )
     if done.returncode:
-        raise FreshFailed(_last_line(done.stderr))
+        raise FreshFailed(last_line(done.stderr))
     return done.stdout
 
 
@@ -164,10 +164,10 @@ def _require(path: str) -> None:
         raise FileNotFoundError(f"there is no {path} yet")
 
 
-def _last_line(text: str) -> str:
+def last_line(text: str) -> str:
     return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "it ended without a word")
 
 
-def _scrubbed(text: str) -> str:
+def scrubbed(text: str) -> str:
     """Without this machine's folders."""
     return text.replace(str(ROOT), ".").replace(tempfile.gettempdir(), "TMP").replace(sys.executable, "python")

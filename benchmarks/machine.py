@@ -67,9 +67,9 @@ def version(package: str) -> str | None:
         return None
 
 
-def commit() -> dict[str, Any]:
+def commit(checkout: Path = ROOT) -> dict[str, Any]:
     """The commit measured, and whether tracked files differed from it."""
-    return {"commit": _git("rev-parse", "HEAD"), "changed_since": bool(_git("status", "--porcelain"))}
+    return {"commit": _git(checkout, "rev-parse", "HEAD"), "changed_since": bool(_git(checkout, "status", "--porcelain"))}
 
 
 def slug(machine: dict[str, Any]) -> str:
@@ -77,9 +77,9 @@ def slug(machine: dict[str, Any]) -> str:
     return re.sub(r"[^a-z0-9]+", "-", (machine["gpu"] or "cpu").lower()).strip("-")
 
 
-def _git(*arguments: str) -> str | None:
+def _git(checkout: Path, *arguments: str) -> str | None:
     try:
-        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
+        done = subprocess.run(["git", *arguments], cwd=checkout, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
     return done.stdout.strip()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.timing import Comparison, Measure, Result, Skipped, spread
+from benchmarks.timing import Comparison, Figure, Measure, Result, Skipped, spread
 
 
 def to_json(about: dict[str, Any], results: Sequence[Result]) -> dict[str, Any]:
@@ -14,6 +14,7 @@ def to_json(about: dict[str, Any], results: Sequence[Result]) -> dict[str, Any]:
         **about,
         "comparisons": [one.to_json() for one in results if isinstance(one, Comparison)],
         "measures": [one.to_json() for one in results if isinstance(one, Measure)],
+        "figures": [one.to_json() for one in results if isinstance(one, Figure)],
         "skipped": [one.to_json() for one in results if isinstance(one, Skipped)],
     }
 
@@ -21,6 +22,9 @@ def to_json(about: dict[str, Any], results: Sequence[Result]) -> dict[str, Any]:
 def to_markdown(about: dict[str, Any], results: Sequence[Result]) -> str:
     """Tables of the medians, with their ranges, and the ratios with their aims."""
     parts = [_heading(about)]
+    if figures := [one for one in results if isinstance(one, Figure)]:
+        header = ("what", "now", "before", "aim", "met", "notes")
+        parts.append(_table(header, [_figure_row(one) for one in figures]))
     if comparisons := [one for one in results if isinstance(one, Comparison)]:
         header = ("what", "ours, s", "peer", "peer, s", "ratio", "aim", "met", "network calls (rows)", "previews", "pixels differ by")
         parts.append(_table(header, [_comparison_row(one) for one in comparisons]))
@@ -33,6 +37,7 @@ def to_markdown(about: dict[str, Any], results: Sequence[Result]) -> str:
 
 def _heading(about: dict[str, Any]) -> str:
     machine = about["machine"]
+    before = f" Before: commit {about['before'][:10]}, in the same run." if about.get("before") else ""
     quick = " Quick run: too few repeats to quote." if about["quick"] else ""
     changed = " with changes not committed" if about["changed_since"] else ""
     return (
@@ -42,7 +47,7 @@ def _heading(about: dict[str, Any]) -> str:
         f"commit {(about['commit'] or 'unknown')[:10]}{changed}; "
         f"load before {_load(about['load_before'])}, after {_load(about['load_after'])}.{quick}\n\n"
         f"`{about['command']}`\n\n"
-        "Medians with (min..max). A ratio is ours / peer, the median over pairs run one after the other."
+        f"Medians with (min..max). A ratio is ours / peer, the median over pairs run one after the other.{before}"
     )
 
 
@@ -53,6 +58,17 @@ def _comparison_row(one: Comparison) -> list[str]:
         f"{one.case}: {one.name}", _spread(one.ours), one.peer_name, _spread(one.peer), _spread(one.ratios),
         _aim(one.aim), _met(one.met), calls, _previews(one.facts.get("previews")), str(one.facts.get("largest pixel difference", "")),
     ]  # fmt: skip
+
+
+def _figure_row(one: Figure) -> list[str]:
+    notes = "; ".join(f"{key}: {_both(value, one.facts_before.get(key))}" for key, value in one.facts.items())
+    before = f"{_spread(one.before)} {one.unit}".strip() if one.before else ""
+    aim = "" if one.aim is None else f"{'>=' if one.least else '<='} {one.aim:g} {one.unit}".strip()
+    return [f"{one.case}: {one.name}", f"{_spread(one.samples)} {one.unit}".strip(), before, aim, _met(one.met), notes]
+
+
+def _both(now: Any, before: Any) -> str:
+    return str(now) if before in (None, now) else f"{now} (before: {before})"
 
 
 def _measure_row(one: Measure) -> list[str]:

@@ -27,20 +27,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     before = machine.load()
     repeats = options.repeats or (2 if options.quick else 6)
     fewer = max(3, repeats // 2)
-    results: list[Result] = list(fresh.measure(1, (3, 5), _say) if options.quick else fresh.measure(fewer, (3, 5, 8, 10), _say))
+    results: list[Result] = list(fresh.measure(1, (3, 5), say) if options.quick else fresh.measure(fewer, (3, 5, 8, 10), say))
 
     from benchmarks import cases, report
 
     quick, full = cases.Effort(repeats, {3: 1}, 4, (1, 2, 4, 8)), cases.Effort(repeats, {3: repeats, 5: fewer}, 40)
     effort = quick if options.quick else full
-    results += cases.measure(effort, _say)
+    results += cases.measure(effort, say)
     about = {
         "date": datetime.now().strftime("%Y-%m-%d"), "quick": options.quick, "repeats": repeats, "command": _command(given),
         **machine.commit(), "machine": machine.facts(), "load_before": before, "load_after": machine.load(),
     }  # fmt: skip
     table = report.to_markdown(about, results)
     print(table)
-    _write(options.out or RESULTS / f"{about['date']}-{machine.slug(about['machine'])}.json", report.to_json(about, results), table)
+    write_results(options.out or RESULTS / f"{about['date']}-{machine.slug(about['machine'])}.json", report.to_json(about, results), table)
     return 0
 
 
@@ -63,14 +63,14 @@ def _command(arguments: Sequence[str]) -> str:
     return " ".join(["python -m benchmarks.run", *(Path(one).name if "/" in one else one for one in arguments)])
 
 
-def _write(file: Path, content: dict, table: str) -> None:
+def write_results(file: Path, content: dict, table: str) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     file.with_suffix(".md").write_text(table, encoding="utf-8")
-    _say(f"written: {file.name} and {file.with_suffix('.md').name}")
+    say(f"written: {file.name} and {file.with_suffix('.md').name}")
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
     print(f"[benchmarks] {text}", file=sys.stderr, flush=True)
 
 

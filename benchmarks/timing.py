@@ -72,6 +72,36 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class Figure:
+    """A promise kept or not: raw samples in `unit` of what is measured, and of the same `before` (none: not measured there)."""
+
+    case: str
+    name: str
+    unit: str
+    samples: tuple[float, ...]
+    before: tuple[float, ...] = ()
+    aim: float | None = None
+    """The median is to be at most this, or with `least` at least."""
+    least: bool = False
+    facts: dict[str, Any] = field(default_factory=dict)
+    facts_before: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def met(self) -> bool | None:
+        if self.aim is None:
+            return None
+        median = statistics.median(self.samples)
+        return median >= self.aim if self.least else median <= self.aim
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "case": self.case, "name": self.name, "unit": self.unit, "now": spread(self.samples),
+            "before": spread(self.before) if self.before else None, "aim": self.aim, "least": self.least, "met": self.met,
+            "facts": self.facts, "facts_before": self.facts_before,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
 class Skipped:
     """What was not measured, and why."""
 
@@ -83,7 +113,7 @@ class Skipped:
         return {"case": self.case, "name": self.name, "reason": self.reason}
 
 
-Result = Measure | Comparison | Skipped
+Result = Measure | Comparison | Figure | Skipped
 
 Work = Callable[[int], Any]
 """Does the work of one repeat, given its number, and returns its product once it is complete."""
