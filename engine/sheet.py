@@ -258,7 +258,7 @@ def _arranged(words: _Words, widths: list[int], heights: list[int], scale: float
         heights=heights,
         heading=wrapped(words.heading, round(1.35 * text), across, LABEL_LINES),
         details=[block for detail in words.details if (block := wrapped(detail, text, across, LABEL_LINES)).lines],
-        titles=[wrapped(title, round(1.35 * text), across, LABEL_LINES) for title in words.titles],
+        titles=_labels(words.titles, round(1.35 * text), [(across, LABEL_LINES) for _ in words.titles]),
         x_title=wrapped(words.x_title, text, grid, 1),
         y_title=y_title,
         columns=_labels(words.columns, text, [(width, LABEL_LINES) for width in widths]),

@@ -429,6 +429,13 @@ def test_lines_of_an_axis_are_values_with_their_commas(grid):
     assert read_picture(Path(sheet["sheet"])).grid.x == AxisLine(axis="prompt", values="a cat, sitting\na dog, running\na bird")
 
 
+def test_letters_that_are_boxes_in_the_sheet_are_told(grid, monkeypatch):
+    monkeypatch.setattr("engine.__main__.missing_letters", lambda plan: f"Boxes: {plan.heading}")
+    run = grid("--prompt", "แมว", "--steps", 1, "--x", "cfg: 3")
+    assert run.code == 0
+    assert "Boxes: แมว\n" in run.err
+
+
 def test_a_grid_needs_a_prompt_from_somewhere(grid):
     assert "Say what to draw with --prompt." in grid("--x", "cfg: 3").err
     assert grid("--prompt", "", "--x", "cfg: 3", "--steps", 1).code == 0

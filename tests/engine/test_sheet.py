@@ -195,6 +195,12 @@ def test_long_labels_that_differ_at_their_end_do_not_look_alike() -> None:
     assert len(set(columns)) == len(set(rows)) == 2
 
 
+def test_neither_do_pages() -> None:
+    words = "a watercolour painting of a cat on a mat by the sea, very detailed, " * 9
+    soft, hard = (draw_sheet([""], [""], [page(1, 1, f"{words}{light}"), page(1, 1, f"{words}moon")]) for light in ("soft", "hard"))
+    assert soft.tobytes() != hard.tobytes()
+
+
 def test_a_long_negative_prompt_is_cut_and_the_settings_stay() -> None:
     texts = ("blurry", "blurry " * 500)
     short, long = (draw_sheet([""], [""], [page(1, 1)], heading="a fox", details=[text, "20 steps"]) for text in texts)
