@@ -157,14 +157,14 @@ def test_where_the_noise_came_from_is_told(rng: str, note: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "a" * 300_000, "a: {" * 100_000, "a: [" * 100_000, '"' * 300_000, 'a: "\\' * 100_000, "(" * 200_000, "[" * 200_000,
-        "<lora:" * 60_000, "[a:" * 100_000, "steps: 1 " * 50_000, "Steps: 1, Seed: 1, Size: 1\n" * 15_000, "Negative prompt:" * 30_000,
-        ", ".join(f"k{n}: 1" for n in range(40_000)), 'aa: ["x, bb: [", ' + '",", ' * 80_000, "Hashes: " + "[" * 100_000,
+        "a" * 300_000, "A" + "\t" * 300_000 + "x", "a: {" * 100_000, "a: [" * 100_000, '"' * 300_000, 'a: "\\' * 100_000, "(" * 200_000,
+        "[" * 200_000, "<lora:" * 60_000, "[a:" * 100_000, "steps: 1 " * 50_000, "Steps: 1, Seed: 1, Size: 1\n" * 15_000,
+        "Negative prompt:" * 30_000, ", ".join(f"k{n}: 1" for n in range(40_000)),
+        'aa: ["x, bb: [", ' + '",", ' * 80_000, "Hashes: " + "[" * 100_000,
         "\t" * 300_000, "model:,seed:," * 30_000, "[a:" + "1" * 300_000, "(a:" + "1" * 300_000, "[a:" + " " * 300_000 + "x",
-        "\n" * 300_000 + "x",
-        " \n" * 150_000 + "x", "[a|" * 100_000, "[" + "a" * 300_000, "(a:1" * 90_000, 'a:{"a":1,' * 50_000,
+        "\n" * 300_000 + "x", " \n" * 150_000 + "x", "[a|" * 100_000, "[" + "a" * 300_000, "(a:1" * 90_000, 'a:{"a":1,' * 50_000,
     ],
-    ids=range(26),
+    ids=range(27),
 )  # fmt: skip
 def test_hostile_text_is_survived(text: str) -> None:
     assert isinstance(notes(text), list)
