@@ -32,7 +32,9 @@ def open_engine(
 
     def open_device() -> Device:
         from engine.diffusion.device import TorchDevice
+        from engine.diffusion.memory import keep_freed_memory
 
+        keep_freed_memory()
         return TorchDevice(device, dtype)
 
     return Engine(open_catalog(model), open_device, data_dir, limits, out)

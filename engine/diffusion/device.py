@@ -56,15 +56,14 @@ class Kept:
     def part(self) -> None:
         """Lets go of the model: the linear map is all that is left to look with."""
         self.family, self.previewers = None, self.previewers.rough()
-        self.trajectory.x0 = [one.cpu() for one in self.trajectory.x0]
-        self.trajectory.latents = self.trajectory.latents.cpu()
 
 
 class TorchDevice:
     """engine.device.Device on torch. Raises ModelUnavailable when the wanted device is not there."""
 
     def __init__(self, device: str | None = None, dtype: str | None = None, *, exact_rows: int = EXACT_ROWS):
-        self._device = pick_device(device)
+        self._news: list[str] = []  # to be told with the next load
+        self._device = pick_device(device, self._news.append)
         self._dtype = pick_dtype(self._device, dtype)
         self._exact_rows = exact_rows
         self._loaded: Loaded | None = None
@@ -107,6 +106,8 @@ class TorchDevice:
         return latents * (4 + 2 * scheduler_row(recipe.scheduler).calls(recipe.steps))  # float32, and float16 x0
 
     def load(self, spec: ModelSpec, report: Report) -> Loaded:
+        while self._news:
+            report(self._news.pop(), None)
         return load(spec, self._device, self._dtype, report)
 
     def install(self, loaded: Loaded) -> None:

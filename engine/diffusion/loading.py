@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +20,8 @@ from engine.diffusion.identity import Identity, identify_beside, stamps
 from engine.diffusion.previews import Previewers, linear_factors
 from engine.errors import ModelUnavailable
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Loaded:
@@ -30,15 +34,27 @@ class Loaded:
     """Still being computed when the model is ready."""
 
 
-def pick_device(wanted: str | None = None) -> torch.device:
-    """The device asked for, else CUDA where there is one. Raises ModelUnavailable when it is not there."""
-    if wanted is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def pick_device(wanted: str | None = None, tell: Callable[[str], None] = log.warning) -> torch.device:
+    """The device asked for, else CUDA where it works; of a GPU that does not work with this torch a sentence is told.
+
+    Raises ModelUnavailable when the device asked for is not there.
+    """
     try:
-        device = torch.device(wanted)
-        torch.zeros(1, device=device)
+        if wanted is not None:
+            return _working(wanted)
+        if torch.cuda.is_available():
+            return _working("cuda")
     except (RuntimeError, AssertionError) as error:
-        raise ModelUnavailable(f"There is no usable device “{wanted}” here ({str(error).splitlines()[0]}): use --device cpu.") from None
+        if wanted is not None:
+            raise ModelUnavailable(f"There is no usable device “{wanted}” here ({_first_line(error)}): use --device cpu.") from None
+        tell(f"Pictures are made on the CPU, slowly: this PyTorch cannot use the graphics card here ({_first_line(error)}).")
+    return torch.device("cpu")
+
+
+def _working(name: str) -> torch.device:
+    """A device that has just computed something. A card too old or too new for this torch is found, and then runs no kernel."""
+    device = torch.device(name)
+    (torch.ones(1, device=device) + 1).item()
     return device
 
 

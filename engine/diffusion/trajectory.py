@@ -71,5 +71,8 @@ class Trajectory:
         self.step += 1
 
     def rest(self) -> None:
-        """Lets go of what only stepping needs: an image that has ended is kept to be looked at."""
+        """Lets go of what only stepping needs, and of the GPU's memory: an image that has ended is kept to be looked at."""
         self.scheduler, self.step_options, self.conditioning = None, {}, ()
+        self.latents = self.latents.cpu()
+        if self.x0 and self.x0[0].device.type != "cpu":
+            self.x0 = list(torch.cat(self.x0).cpu().split(1))  # one copy, not one a step

@@ -329,6 +329,42 @@ def test_a_device_that_is_not_there(name):
         pick_device(name)
 
 
+NO_KERNEL = "CUDA error: no kernel image is available for execution on the device\nCUDA kernel errors might be reported later"
+
+
+def test_a_card_that_this_torch_cannot_use_makes_way_for_the_cpu(monkeypatch):
+    """The card is there, and its first kernel fails: too old or too new for this build."""
+    told, working = [], loading._working
+
+    def old_card(name):
+        if name != "cpu":
+            raise RuntimeError(NO_KERNEL)
+        return working(name)
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(loading, "_working", old_card)
+    assert pick_device(None, told.append) == CPU
+    assert told == [
+        "Pictures are made on the CPU, slowly: this PyTorch cannot use the graphics card here"
+        " (CUDA error: no kernel image is available for execution on the device)."
+    ]
+    with pytest.raises(ModelUnavailable, match=r"no usable device “cuda” here .*no kernel image is available"):
+        pick_device("cuda", told.append)
+    assert len(told) == 1
+
+
+def test_that_the_card_cannot_be_used_is_told_with_the_first_load(saved, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(loading, "_working", lambda name: (_ for _ in ()).throw(RuntimeError(NO_KERNEL)))
+    device, told = TorchDevice(), []
+    for _ in range(2):
+        device.load(spec_of(saved), lambda text, part: told.append(text))
+    assert device.kind == "cpu"
+    assert [text.partition(":")[0] for text in told] == [
+        "Pictures are made on the CPU, slowly", "Loading The model ...", "Loading The model ...",
+    ]  # fmt: skip
+
+
 def test_a_device_that_does_not_exist():
     with pytest.raises(ModelUnavailable, match="no usable device “toaster”"):
         pick_device("toaster")
