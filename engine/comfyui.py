@@ -178,4 +178,4 @@ def _inputs(graph: Graph, name: str | None) -> Mapping[str, Any]:
 def _class(graph: Graph, name: str | None) -> str:
     node = graph.get(name) if name else None
     kind = node.get("class_type") if isinstance(node, dict) else None
-    return kind if isinstance(kind, str) else ""
+    return kind[:200] if isinstance(kind, str) else ""

@@ -67,13 +67,17 @@ def read_texts(file: Path) -> Texts:
             raise UnreadablePicture(_NO_PICTURE)
         try:
             for key, raw in islice(parts(stream), MAX_PARTS):
-                room -= len(raw)
-                if isinstance(raw, str) or room < 0:
-                    trouble = trouble or (raw if isinstance(raw, str) else _TOO_LONG)
+                unread = isinstance(raw, str)
+                room -= MAX_TEXT if unread else len(raw)  # whatever it was, it may have cost as much as the longest
+                if unread or room < 0:
+                    trouble = trouble or (raw if unread else _TOO_LONG)
                 elif key == "exif":
-                    found = _exif(raw) | found  # PNG's own chunks count
+                    for name, text in _exif(raw).items():
+                        found.setdefault(name, text)  # PNG's own chunks count
                 elif key:
                     found[key] = _decoded(raw)
+                if room < 0:
+                    break
         except struct.error:  # a length or an offset that leads out of the file
             trouble = trouble or _DAMAGED
     return Texts(found, trouble)
@@ -258,7 +262,9 @@ def _exif(data: bytes) -> dict[str, str]:
                         found[tag] = data[start : start + size]
     texts: dict[str, str] = {}
     for tag, raw in found.items():
-        texts |= _named(_EXIF_KEYS[tag], _comment(raw) if tag == USER_COMMENT else _decoded(raw.rstrip(b"\0")))
+        text = _comment(raw) if tag == USER_COMMENT else _decoded(raw.rstrip(b"\0"))
+        if text.strip(" \0"):  # cameras leave room for one
+            texts |= _named(_EXIF_KEYS[tag], text)
     return texts
 
 

@@ -214,8 +214,12 @@ def _draw_things(texts: Texts) -> Reading | None:
 
 
 def _comfyui(texts: Texts) -> Reading | None:
-    """ComfyUI's SaveImage (its nodes.py): the graph that ran in "prompt", the page's own in "workflow"."""
-    graph = _json(texts, "prompt")
+    """ComfyUI's SaveImage (its nodes.py): the graph that ran in "prompt", the page's own in "workflow".
+
+    Other savers put both into one object, and Civitai's generator the graph alone, in "parameters".
+    """
+    whole = _json(texts, "parameters")
+    graph = next(filter(_is_graph, (_json(texts, "prompt"), whole.get("prompt"), whole)), {})
     if not graph and not _json(texts, "workflow"):
         return None
     found = read_graph(graph)
@@ -238,6 +242,10 @@ def _json(texts: Texts, key: str) -> dict[str, Any]:
     except ValueError:
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def _is_graph(content: Any) -> bool:
+    return isinstance(content, dict) and any(isinstance(node, dict) and "class_type" in node for node in content.values())
 
 
 def _renamed(told: Mapping[str, Any], names: Mapping[str, str], silent: Iterable[str]) -> Iterator[Pair]:
@@ -265,8 +273,9 @@ def _listed(told: Any) -> list[str]:
 
 def _in_brackets(text: str) -> tuple[str, str]:
     """(prompt, negative prompt) of a prompt that holds the latter in brackets."""
-    negative = re.findall(r"\[([^\[\]]*)\]", text)
-    return re.sub(r"\s*\[[^\[\]]*\]", "", text).strip(" ,"), ", ".join(filter(None, (part.strip(" ,") for part in negative)))
+    negative = [part.strip(" ,") for part in re.findall(r"\[([^\[\]]*)\]", text)]
+    prompt = re.sub(r"[ \t]++", " ", re.sub(r"\[[^\[\]]*\]", "", text))
+    return prompt.strip(" ,"), ", ".join(filter(None, negative))
 
 
 def _text(value: Any) -> str:

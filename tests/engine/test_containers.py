@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
+from engine import containers
 from engine.containers import MAX_PARTS, MAX_TEXT, MAX_TEXTS, Texts, read_texts
 from engine.errors import UnreadablePicture
 from tests.conftest import ROOT
@@ -120,6 +121,21 @@ def test_all_texts_together_are_bounded(file: Path) -> None:
     texts = read_bytes(png_of(head, *many, *rest), file)
     assert sum(map(len, texts.found.values())) <= MAX_TEXTS
     assert "too long" in texts.trouble
+
+
+def test_few_bombs_are_unpacked_however_many_there_are(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    head, *rest = parts()
+    unpacked: list[bytes] = []
+    monkeypatch.setattr(containers, "_unpacked", lambda data, once=containers._unpacked: unpacked.append(data) or once(data))
+    for bomb in (TOO_LONG["zTXt"], (b"zTXt", b"a\0\0" + zlib.compress(bytes(MAX_TEXT), 9)), (b"zTXt", b"a\0\0" + BOMB[:200])):
+        unpacked.clear()
+        read_bytes(png_of(head, *[bomb] * 50, *rest), file)
+        assert len(unpacked) <= MAX_TEXTS // MAX_TEXT + 1
+
+
+def test_the_room_that_a_camera_leaves_for_a_comment_is_no_text(file: Path) -> None:
+    for raw in (UNDEFINED, ASCII + b" " * 40 + b"\0", UNICODE + bytes(40), bytes(200)):
+        assert read_bytes(with_comment("JPEG", raw), file) == Texts({})
 
 
 def test_no_more_chunks_are_walked_than_a_picture_can_have(file: Path) -> None:

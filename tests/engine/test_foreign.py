@@ -145,6 +145,8 @@ PLAIN: dict[str, tuple[str, dict[str, Any]]] = {
     "comfyui": ("ComfyUI", {"prompt": comfyui(), "workflow": workflow_of(comfyui())}),
     "comfyui-without-workflow": ("ComfyUI", {"prompt": comfyui()}),
     "comfyui-advanced": ("ComfyUI", {"prompt": comfyui(seed=None, noise_seed=1234, start_at_step=0, end_at_step=10000)}),
+    "comfyui-in-one-object": ("ComfyUI", {"parameters": {"prompt": comfyui(), "workflow": {}}}),
+    "comfyui-of-civitai": ("ComfyUI", {"parameters": {**comfyui(), "extra": {"airs": ["urn:air:sd1"]}, "extraMetadata": "{}"}}),
     "invokeai": ("InvokeAI", {"invokeai_metadata": INVOKEAI}),
     "invokeai-5": ("InvokeAI", {"invokeai_metadata": {**INVOKEAI, "model": {"key": "a", "name": "toys", "base": "sd-1", "type": "main"}}}),
     "invokeai-2": ("InvokeAI", {"sd-metadata": SD_METADATA, "Dream": DREAM}),
