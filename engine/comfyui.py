@@ -34,14 +34,23 @@ _WORDLESS = {
 }  # fmt: skip
 """Inputs behind which a prompt's words are not looked for."""
 
+_UNDERSTOOD = {
+    "BasicGuider", "BasicScheduler", "CFGGuider", "CheckpointLoader", "CheckpointLoaderSimple", "CLIPLoader", "CLIPSetLastLayer",
+    "CLIPTextEncode", "CLIPTextEncodeFlux", "CLIPTextEncodeSDXL", "ConditioningZeroOut", "DualCLIPLoader", "EmptyLatentImage",
+    "EmptySD3LatentImage", "KSamplerSelect", "Note", "PreviewImage", "PrimitiveFloat", "PrimitiveInt", "PrimitiveNode", "PrimitiveString",
+    "PrimitiveStringMultiline", "RandomNoise", "Reroute", "SaveAnimatedWEBP", "SaveImage", "UNETLoader", "VAEDecode", "VAEDecodeTiled",
+    *_SCHEDULES,
+}  # fmt: skip
+"""Nodes whose part in a picture is read here, or is none; the others are told by their names."""
+
 Graph = Mapping[str, Any]
 
 
 def read_graph(graph: Graph) -> tuple[str, str, list[tuple[str, str]]] | None:
     """(prompt, negative prompt, A1111's keys and values) of a graph. None when there is no sampler with a plain prompt in it."""
     samplers = [name for name in graph if _is_sampler(graph, name)][:MAX_SAMPLERS]
-    earlier = set(samplers)
-    firsts = [name for name in samplers if earlier.isdisjoint(_walk(graph, _behind(graph, name, "latent_image")))]
+    denoising = set(samplers)
+    firsts = [name for name in samplers if denoising.isdisjoint(_walk(graph, _behind(graph, name, "latent_image")))]
     for name in firsts or samplers:
         prompts, negatives = (_texts(graph, name, side) for side in ("positive", "negative"))
         if prompts:
@@ -59,6 +68,8 @@ def read_graph(graph: Graph) -> tuple[str, str, list[tuple[str, str]]] | None:
         if later not in firsts:
             told = {"steps": _value(graph, later, "steps"), "denoising": _value(graph, later, "denoise")}
             pairs.append(("Further pass", ", ".join(f"{key} {value}" for key, value in told.items() if value is not None) or "unknown"))
+    others = dict.fromkeys(_class(graph, node) for node in graph if node not in denoising)
+    pairs.append(("Further nodes", ", ".join(sorted(others.keys() - _UNDERSTOOD - {""})[:MAX_LINKS])))
     return prompts[0], negatives[0], pairs
 
 

@@ -45,7 +45,7 @@ Reading = tuple[str, str, Iterable[Pair]]
 
 def _swarmui(texts: Texts) -> Reading | None:
     """SwarmUI's docs/Image Metadata Format.md: numbers may be strings, lists may be strings with commas."""
-    content = _json(texts, "parameters") or _json(texts, "sui_image_params")
+    content = _json(texts.get("parameters", "")) or _json(texts.get("sui_image_params", ""))
     if not isinstance(content.get("sui_image_params"), dict):
         return None
     told = dict(content["sui_image_params"])
@@ -63,7 +63,7 @@ def _swarmui(texts: Texts) -> Reading | None:
 
 def _fooocus(texts: Texts) -> Reading | None:
     """Fooocus' modules/meta_parser.py, scheme "fooocus"; its scheme "a1111" is an infotext."""
-    told = _json(texts, "parameters")
+    told = _json(texts.get("parameters", ""))
     if told.get("metadata_scheme") != "fooocus" and not str(told.get("version", "")).startswith("Fooocus"):
         return None
     names = {
@@ -97,7 +97,7 @@ EASY_DIFFUSION = {
 
 def _easy_diffusion(texts: Texts) -> Reading | None:
     """One text for each setting in a PNG, one JSON object in EXIF."""
-    content: Mapping[str, Any] = _json(texts, "parameters") or texts
+    content: Mapping[str, Any] = _json(texts.get("parameters", "")) or texts
     if {"num_inference_steps", "guidance_scale"} <= content.keys():
         told = dict(content)
     elif {"Guidance Scale", "Stable Diffusion model"} <= content.keys():
@@ -118,7 +118,7 @@ def _easy_diffusion(texts: Texts) -> Reading | None:
 
 def _invokeai(texts: Texts) -> Reading | None:
     """InvokeAI from 3.0: CoreMetadataInvocation of its invokeai/app/invocations/metadata.py."""
-    told = _json(texts, "invokeai_metadata")
+    told = _json(texts.get("invokeai_metadata", ""))
     if not told:
         return None
     names = {
@@ -141,7 +141,7 @@ def _invokeai(texts: Texts) -> Reading | None:
 
 def _invokeai_2(texts: Texts) -> Reading | None:
     """InvokeAI 2's "sd-metadata" (its ldm/invoke/pngwriter.py), whose prompt holds the negative one in brackets."""
-    content = _json(texts, "sd-metadata")
+    content = _json(texts.get("sd-metadata", ""))
     told = dict(content.get("image") or {})
     if not told:
         return None
@@ -149,8 +149,7 @@ def _invokeai_2(texts: Texts) -> Reading | None:
     if isinstance(prompt, list):
         prompt = ", ".join(_text(part["prompt"]) for part in prompt)
     names = {"steps": "Steps", "cfg_scale": "CFG scale", "seed": "Seed", "sampler": "Sampler", "strength": "Denoising strength"}
-    silent = ("threshold", "perlin") if not told.get("threshold") and not told.get("perlin") else ()
-    silent += ("type",) if told.get("type") == "txt2img" else ()
+    silent = ("type",) if told.get("type") == "txt2img" else ()
     pairs = [("Model", _text(content.get("model_weights"))), ("RNG", "GPU"), _size(told)]
     return *_in_brackets(_text(prompt)), [*pairs, *_renamed(told, names, silent)]
 
@@ -175,7 +174,7 @@ def _dream(texts: Texts) -> Reading | None:
 def _novelai(texts: Texts) -> Reading | None:
     """NovelAI: JSON in "Comment", where there is no prompt in it that in "Description"; in WebP one JSON object of all these texts."""
     if "Comment" not in texts:
-        texts = {key: value for key, value in _json(texts, "parameters").items() if isinstance(value, str)}
+        texts = {key: value for key, value in _json(texts.get("parameters", "")).items() if isinstance(value, str)}
     if texts.get("Software") != "NovelAI":
         return None
     told = json.loads(texts["Comment"])
@@ -199,7 +198,7 @@ _XMP_JSON = re.compile(r"<exif:UserComment>.{0,200}?<rdf:li[^>]{0,100}>\s*(\{[^<
 def _draw_things(texts: Texts) -> Reading | None:
     """Draw Things: JSON in XMP's exif:UserComment, "c" and "uc" for the two prompts."""
     found = _XMP_JSON.search(texts.get(XMP_KEY, ""))
-    told = json.loads(html.unescape(found[1])) if found else _json(texts, "parameters")
+    told = _json(html.unescape(found[1]) if found else texts.get("parameters", ""))
     if not {"c", "uc"} <= told.keys():
         return None
     names = {
@@ -218,9 +217,9 @@ def _comfyui(texts: Texts) -> Reading | None:
 
     Other savers put both into one object, and Civitai's generator the graph alone, in "parameters".
     """
-    whole = _json(texts, "parameters")
-    graph = next(filter(_is_graph, (_json(texts, "prompt"), whole.get("prompt"), whole)), {})
-    if not graph and not _json(texts, "workflow"):
+    whole = _json(texts.get("parameters", ""))
+    graph = next(filter(_is_graph, (_json(texts.get("prompt", "")), whole.get("prompt"), whole)), {})
+    if not graph and not _json(texts.get("workflow", "")):
         return None
     found = read_graph(graph)
     if found is None:
@@ -232,14 +231,13 @@ def _comfyui(texts: Texts) -> Reading | None:
     return prompt, negative, [("RNG", "CPU"), *pairs]
 
 
-def _json(texts: Texts, key: str) -> dict[str, Any]:
-    """The JSON object in a text; an empty one when there is none."""
-    text = texts.get(key, "").strip()
-    if not text.startswith("{"):
+def _json(text: str) -> dict[str, Any]:
+    """The JSON object that a text is; an empty one when it is none."""
+    if not text.lstrip().startswith("{"):
         return {}
     try:
         content = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
 

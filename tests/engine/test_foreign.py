@@ -17,7 +17,7 @@ from PIL import Image
 from engine.comfyui import MAX_SAMPLERS
 from engine.errors import UnreadablePicture
 from engine.foreign import EASY_DIFFUSION, read_foreign
-from engine.metadata import Found, read_picture
+from engine.metadata import _NOTHING, Found, read_picture
 from tests.engine.test_infotext import NEW_A1111, examples
 from tests.engine.test_metadata import IMAGE, check_clean, png_with
 
@@ -321,6 +321,11 @@ def test_two_samplers_side_by_side_are_told(file: Path) -> None:
     assert "Further samplers in its workflow 1" in notes(found)
 
 
+def test_nodes_that_do_more_to_the_picture_are_told(file: Path) -> None:
+    more = {"60": ("FaceDetailer", {"image": ["8", 0], "steps": 20, "denoise": 0.5}), "61": ("ImageUpscaleWithModel", {"image": ["60", 0]})}
+    assert "Further nodes FaceDetailer, ImageUpscaleWithModel" in notes(found_in(file, prompt=graph_with(**more)))
+
+
 def test_values_and_words_of_other_nodes_are_followed(file: Path) -> None:
     graph = graph_with(**{
         "30": ("PrimitiveInt", {"value": 1234}), "31": ("String", {"string": CAR["prompt"]}), "32": ("Int", {"value": 96}),
@@ -401,8 +406,9 @@ NUMBERS = ["NaN", "Infinity", "-1e999", "9" * 5000, '"\\ud800"', "null", "true",
 @pytest.mark.parametrize("key", KEYS)
 @pytest.mark.parametrize("text", [DEEP, '{"a":' + DEEP, '{"a":' * 50_000, "{}", "[]", '""', '"" -s'], ids=lambda text: text[:8])
 def test_deep_or_empty_json_is_refused(key: str, text: str, file: Path) -> None:
-    with pytest.raises(UnreadablePicture):
-        found_in(file, Software="NovelAI", **{key: text})
+    with pytest.raises(UnreadablePicture) as refusal:
+        found_in(file, Software="NovelAI" if key == "Comment" else "", **{key: text})
+    assert "SwarmUI" not in str(refusal.value).removesuffix(_NOTHING)  # the first reader takes nobody else's for its own
 
 
 @pytest.mark.parametrize("name", PLAIN)
