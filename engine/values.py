@@ -152,7 +152,7 @@ def _scan(
 
 def longer_line(line: str, more: str) -> str:
     """A line of values with more of them at its end, separated as they are in the line."""
-    separator = separator_of(line)
+    line, separator = line.strip(), separator_of(line)
     if separator == "," != separator_of(more):  # what separates in `more` would change what separates in the line
         items = [*split_line(line, by_line=True), *split_line(more, by_line=True)]
         return ", ".join(_quoted(text) if text or quoted else "" for text, quoted in items)

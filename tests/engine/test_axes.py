@@ -472,6 +472,7 @@ def test_whatever_is_typed_is_read_or_refused(line: str) -> None:
         ("2, 5", "9, 12", "2, 5, 9, 12"), ("a, b || c", "d", "a, b || c || d"), ("blurry,", "red", "blurry,, red"),
         ('"a || b", c', "d", '"a || b", c, d'), ("a, b\nc", "d, e", "a, b\nc\nd, e"), ("a, b", "c, d\ne", 'a, b, "c, d", e'),
         ("a, , b", "c || d, e", 'a, , b, c, "d, e"'), ("1-3", "7\n8", "1-3, 7, 8"),
+        ("a\n", "b", "a, b"), ("a, b\nc\n", "d", "a, b\nc\nd"),
     ],
 )  # fmt: skip
 def test_more_values_are_separated_as_the_line_is(line: str, more: str, result: str) -> None:
@@ -479,7 +480,7 @@ def test_more_values_are_separated_as_the_line_is(line: str, more: str, result: 
 
 
 def test_values_that_are_added_come_after_those_there_were() -> None:
-    for line in ("a", "a, b", "a, b || c", "a, b\nc", '"a, b", c'):
+    for line in ("a", "a\n", "a, b", "a, b || c", "a, b\nc", '"a, b", c'):
         for more in ("x", "x || y", '"x, y"', "x\ny"):
             assert read("prompt", longer_line(line, more))[: len(read("prompt", line))] == read("prompt", line)
 
