@@ -181,10 +181,10 @@ def _read_own(texts: Mapping[str, str]) -> Found | None:
 
 def _stopped(content: Mapping[str, Any]) -> list[str]:
     """A note when the picture of a record was stopped on its way."""
-    with suppress(KeyError, TypeError):
+    with suppress(KeyError, TypeError, ValueError):
         provenance = Provenance(**content["provenance"])
         if provenance.unfinished:
-            return [stopped_note(f"{provenance.step} of {provenance.total}")]
+            return [stopped_note(f"{provenance.step:d} of {provenance.total:d}")]
     return []
 
 
@@ -192,16 +192,17 @@ def _read_later(content: Mapping[str, Any], texts: Mapping[str, str]) -> Found:
     """What is known here of a later version's record, or else of its infotext. Raises UnreadablePicture when nothing is."""
     grid = content.get("grid")
     fields = grid.get("recipe") if isinstance(grid, dict) else content.get("recipe")
-    settings, unknown = {}, ["the grid"] if grid else []
+    settings, notes, unknown = {}, (), ["the grid"] if grid else []
     for name, value in (fields if isinstance(fields, dict) else {}).items():
         try:
             settings[name] = getattr(make_recipe(**{name: value}), name)
         except (InvalidRequest, RecursionError):
-            unknown.append(f"“{name[:40]}”")
+            unknown.append(f"“{name[:40].encode('utf-8', 'replace').decode()}”")  # JSON may hold halves of surrogates
     if not settings:
         try:
-            settings = parse_infotext(texts.get("parameters", "")).settings
+            imported = parse_infotext(texts.get("parameters", ""))
+            settings, notes = imported.settings, imported.notes
         except UnreadablePicture:
             raise UnreadablePicture(f"{_LATER} Nothing else in it can be read.") from None
     missed = f"Not taken over: {', '.join(unknown[:5])}{' and more' if len(unknown) > 5 else ''}." if unknown else ""
-    return Found(settings, "Darkroom", tuple(filter(None, (_LATER, missed))))
+    return Found(settings, "Darkroom", tuple(filter(None, (_LATER, missed, *notes))))
