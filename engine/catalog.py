@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import json
 import math
 import tomllib
@@ -151,6 +152,18 @@ class Catalog:
         """This catalog with one more model, which becomes the default."""
         return Catalog([spec, *(model for model in self if model.name != spec.name)])
 
+    def with_folder(self, folder: Path) -> Catalog:
+        """This catalog with a diffusers folder on this machine as its default, under a name that no other model has.
+
+        Raises ModelUnavailable with what is wrong with the folder.
+        """
+        spec = local_model(folder)
+        if known := next((model for model in self if model.source == spec.source), None):
+            return self.with_model(known)
+        names = itertools.chain([spec.name], (f"{spec.name}-{number}" for number in itertools.count(2)))
+        free = next(name for name in names if name not in self._models)
+        return self.with_model(spec.model_copy(update={"name": free, "title": free}))
+
     def __iter__(self):
         return iter(self._models.values())
 
@@ -172,6 +185,11 @@ def local_model(folder: Path) -> ModelSpec:
     Raises ModelUnavailable with what is wrong with it.
     """
     folder = folder.expanduser().resolve()
+    if folder.is_file():
+        raise ModelUnavailable(
+            f"{folder} is a single file, which cannot be opened yet: make a folder of it with diffusers,"
+            f" StableDiffusionPipeline.from_single_file({folder.name!r}).save_pretrained({folder.stem!r}), and give that."
+        )
     if not folder.is_dir():
         raise ModelUnavailable(f"There is no folder {folder}: give the folder of a model saved by diffusers.")
     try:
@@ -181,7 +199,7 @@ def local_model(folder: Path) -> ModelSpec:
             raise ModelUnavailable(f"{folder} holds a {kind[:80]}; only {', '.join(FAMILY_OF_PIPELINE)} can be run for now.")
         size = _read_json(folder / "unet" / "config.json").get("sample_size", 64)
         blocks = _read_json(folder / "vae" / "config.json").get("block_out_channels", [0] * 4)
-        native = (size if isinstance(size, int) else max(size)) * 2 ** (len(blocks) - 1)
+        native = _native_size(size, len(blocks))
         saved = _read_json(folder / "scheduler" / "scheduler_config.json")
         _, saved["_class_name"] = index.get("scheduler") or (None, saved.get("_class_name"))  # what diffusers loads
         return ModelSpec(
@@ -193,6 +211,18 @@ def local_model(folder: Path) -> ModelSpec:
         raise ModelUnavailable(f"{folder} is no diffusers model folder: it has no {missing}.") from None
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise ModelUnavailable(f"{folder} cannot be read as a diffusers model folder: {str(error)[:200]}.") from None
+
+
+def _native_size(latents: int | list[int], blocks: int) -> int:
+    """Pixels along the longer side that a network was trained at, from its `sample_size` and its VAE's number of blocks."""
+    sides = latents if isinstance(latents, list) else [latents]
+    if not sides or any(type(side) is not int for side in sides):
+        raise ValueError(f"its network's sample_size is {str(latents)[:40]}")
+    pixels = max(sides) * 2 ** (min(blocks, 10) - 1)
+    if not _within("width", pixels):
+        low, high = bounds("width")
+        raise ValueError(f"it is for pictures of {pixels:,} pixels a side, and {low} to {high:,} can be drawn")
+    return pixels
 
 
 def load_styles(file: Path) -> list[Style]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from engine.catalog import Catalog, Limits, local_model
+from engine.catalog import Catalog, Limits
 from engine.device import Device
 from engine.engine import Engine
 
@@ -21,7 +21,7 @@ def open_catalog(model: str | None = None) -> Catalog:
     if model is None:
         return catalog
     looks_like_path = model not in {spec.name for spec in catalog} and (Path(model).exists() or "/" in model)
-    return catalog.with_model(local_model(Path(model)) if looks_like_path else catalog.find(model))
+    return catalog.with_folder(Path(model)) if looks_like_path else catalog.with_model(catalog.find(model))
 
 
 def open_engine(

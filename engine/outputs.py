@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import tempfile
 from datetime import datetime
 from pathlib import Path
 
 from engine.errors import NotSaved
+
+log = logging.getLogger(__name__)
 
 OWN_FOLDER = ".darkroom"
 """Beside outputs/, what only Darkroom itself reads. Not below it: outputs/ is served to browsers."""
@@ -43,12 +46,13 @@ def write_picture(content: bytes, folder: Path, name: str) -> Path:
         if unfinished is not None:
             with contextlib.suppress(OSError):
                 Path(unfinished).unlink(missing_ok=True)
-        raise NotSaved(_sentence(error, folder)) from error
+        log.warning("%s cannot be written in %s: %s", name, folder, error)  # the operator's, who may see where
+        raise NotSaved(_sentence(error)) from error
 
 
-def _sentence(error: OSError, folder: Path) -> str:
+def _sentence(error: OSError) -> str:
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return f"The picture could not be saved: the disk of {folder} is full; make room there. {_KEEP}"
+        return f"The picture could not be saved: the disk is full; make room there. {_KEEP}"
     if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
-        return f"The picture could not be saved: {folder} may not be written to; start with --data-dir FOLDER. {_KEEP}"
-    return f"The picture could not be saved in {folder}: {error.strerror or error}. {_KEEP}"
+        return f"The picture could not be saved: its folder may not be written to; start with --data-dir FOLDER. {_KEEP}"
+    return f"The picture could not be saved: {error.strerror or type(error).__name__}. {_KEEP}"

@@ -16,9 +16,8 @@ import numpy
 import torch
 from PIL import Image
 
-from engine.diffusion import schedule
 from engine.diffusion.prompts import TokenCounter
-from engine.errors import InvalidRequest, ModelUnavailable, SpoiltPicture
+from engine.errors import InvalidRequest, SpoiltPicture
 from engine.recipe import Recipe
 
 Conditioning = Mapping[str, torch.Tensor]
@@ -35,9 +34,6 @@ class StableDiffusion:
         self.device, self.dtype = device, pipeline.unet.dtype
         # A copy, taken now: building other schedulers from a scheduler's config would leak options into them.
         self.scheduler_config = dict(pipeline.scheduler.config)
-        schedule.check(self.scheduler_config)
-        if pipeline.unet.config.time_cond_proj_dim is not None:
-            raise ModelUnavailable("This model has guidance distilled into its network (LCM); that is not supported yet.")
         memory_format = torch.channels_last if device.type == "cuda" else torch.contiguous_format
         self.unet = pipeline.unet.to(device, memory_format=memory_format).eval()
         self.vae = pipeline.vae.to(device, memory_format=memory_format).eval()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import pickle
+import re
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 
 from engine.catalog import ModelSpec
 from engine.device import Report
 from engine.diffusion.families import FAMILIES, StableDiffusion
 from engine.diffusion.identity import Identity, identify_beside, stamps
+from engine.diffusion.inspection import Unfit, check_parts, check_weights, inspect_folder
 from engine.diffusion.previews import Previewers, linear_factors
 from engine.errors import ModelUnavailable
 
@@ -87,7 +87,8 @@ def fetch(spec: ModelSpec, report: Report) -> Path:
     """
     if spec.is_local:
         if not Path(spec.source).is_dir():
-            raise ModelUnavailable(f"The model folder {spec.source} is gone: put it back, or pick another model.")
+            log.warning("%s is gone", spec.source)
+            raise ModelUnavailable(f"The folder of {spec.title} is gone: put it back, or pick another model.")
         return Path(spec.source)
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
@@ -122,26 +123,34 @@ def own_weights(module: torch.nn.Module) -> None:
 
 def _read(folder: Path, spec: ModelSpec, dtype: torch.dtype) -> Any:
     from diffusers import StableDiffusionPipeline
-    from diffusers.utils import logging
+    from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
-    logging.disable_progress_bar()
+    diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
     if not any((folder / "tokenizer").glob("*")):
-        raise ModelUnavailable(f"{spec.title} in {folder} cannot be read: it has no tokenizer. Copy the whole folder again.")
-    variant = {"variant": spec.variant} if spec.variant and not spec.is_local else {}
+        raise ModelUnavailable(f"{spec.title} cannot be read: it has no tokenizer. Copy the whole folder again.")
     try:
-        return StableDiffusionPipeline.from_pretrained(
+        variant = inspect_folder(folder, None if spec.is_local else spec.variant)
+        pipeline = StableDiffusionPipeline.from_pretrained(
             folder,
             dtype=dtype,
+            variant=variant,
             use_safetensors=True,  # never unpickle somebody's file
             local_files_only=True,
             safety_checker=None,
             requires_safety_checker=False,
-            **variant,
         )
-    except (OSError, ValueError, TypeError, KeyError, RuntimeError, pickle.UnpicklingError, SafetensorError) as error:
-        raise ModelUnavailable(f"{spec.title} in {folder} cannot be read: {_first_line(error)}") from error
+        check_parts(pipeline)
+        check_weights(pipeline)
+    except Unfit as error:
+        log.warning("%s: %s", folder, error)
+        raise ModelUnavailable(f"{spec.title} cannot be read: {error}.") from error
+    except Exception as error:  # somebody's files, read by somebody's code
+        log.warning("%s cannot be read", folder, exc_info=error)
+        reason = _without_paths(error, folder)
+        raise ModelUnavailable(f"{spec.title} cannot be read: its files are damaged or do not belong together ({reason}).") from error
+    return pipeline
 
 
 def _tiny_decoder(spec: ModelSpec, family: StableDiffusion) -> Any | None:
@@ -193,3 +202,9 @@ def _reporting_bar(title: str, size: int, report: Report) -> type:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+
+
+def _without_paths(error: BaseException, folder: Path) -> str:
+    """An error's first line without the paths of this machine, which are no visitor's business; the log has them."""
+    line = _first_line(error).replace(f"{folder}/", "").replace(str(folder), "its folder")
+    return re.sub(r"(?<![\w/:])(?:[A-Za-z]:)?[\\/](?:[^\\/\s'\"]+[\\/])+", "", line)[:150].rstrip(" .")

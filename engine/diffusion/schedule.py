@@ -9,7 +9,7 @@ from typing import Any
 import diffusers
 import torch
 
-from engine.errors import InvalidRequest, ModelUnavailable
+from engine.errors import InvalidRequest
 from engine.schedulers import scheduler_row
 
 OF_THE_MODEL = frozenset({
@@ -32,22 +32,6 @@ with: taken over, "Euler" would be another rule with each model. A row of SCHEDU
 
 LEAST_SIGNAL = 2**-12
 """sqrt of the alpha that diffusers' Euler, DPM++ and UniPC schedulers put for 0 under rescale_betas_zero_snr."""
-
-PREDICTIONS = ("epsilon", "v_prediction")
-"""What a network may predict: the noise, or v."""
-
-
-def check(config: Mapping[str, Any]) -> None:
-    """Raises ModelUnavailable for the scheduler config of a model that no row can draw."""
-    prediction = config.get("prediction_type")
-    if prediction not in PREDICTIONS:
-        raise ModelUnavailable(
-            f"This model's network predicts “{str(prediction)[:40]}”; only those that predict epsilon or v_prediction can be drawn with."
-        )
-    if "beta_schedule" not in config or config.get("timestep_type", "discrete") != "discrete":
-        raise ModelUnavailable(
-            "This model was not trained on a row of noise levels (betas), as Stable Diffusion is; that is not supported yet."
-        )
 
 
 def build(name: str, config: Mapping[str, Any], steps: int, seed: int) -> Any:

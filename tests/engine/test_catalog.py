@@ -110,6 +110,23 @@ def test_an_added_model_replaces_the_one_of_its_name() -> None:
     assert catalog.find("two") is newer
 
 
+def test_a_folder_called_like_a_model_on_offer_gets_another_name(tmp_path: Path, catalog: Catalog) -> None:
+    for place in ("a", "b"):
+        model_folder(tmp_path / place / "starter")
+    once = catalog.with_folder(tmp_path / "a" / "starter")
+    assert [model.name for model in once] == ["starter-2", *(model.name for model in catalog)]
+    assert (once.default.title, once.default.source) == ("starter-2", str(tmp_path / "a" / "starter"))
+    assert once.find("starter") is catalog.find("starter")
+    twice = once.with_folder(tmp_path / "b" / "starter")
+    assert twice.default.name == "starter-3"
+    assert [model.name for model in twice.with_folder(tmp_path / "a" / "starter")][:2] == ["starter-2", "starter-3"]
+
+
+def test_the_folder_of_a_model_on_offer_is_that_model(catalog: Catalog) -> None:
+    assert [model.name for model in catalog.with_folder(STARTER)] == [model.name for model in catalog]
+    assert catalog.with_folder(STARTER).default is catalog.default
+
+
 def test_a_catalog_without_models_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one model"):
         Catalog([])
@@ -136,6 +153,13 @@ def test_the_embedded_model_is_read_as_64_pixels() -> None:
 def test_the_native_size_follows_from_the_configs(tmp_path: Path, sample_size: Any, blocks: list[int], pixels: int) -> None:
     folder = model_folder(tmp_path / "m", unet={"sample_size": sample_size}, vae={"block_out_channels": blocks})
     assert local_model(folder).native_size == pixels
+
+
+@pytest.mark.parametrize(("sample_size", "blocks"), [(10**12, 4), (0, 4), (-64, 4), (1, 2), (64, 5000), ([64, 4096], 4)])
+def test_a_size_that_nobody_draws_is_refused(tmp_path: Path, sample_size: Any, blocks: int) -> None:
+    folder = model_folder(tmp_path / "m", unet={"sample_size": sample_size}, vae={"block_out_channels": [1] * blocks})
+    with pytest.raises(ModelUnavailable, match=r"it is for pictures of [-\d,]+ pixels a side, and 32 to 4,096 can be drawn\.$"):
+        local_model(folder)
 
 
 @pytest.mark.parametrize(
@@ -166,10 +190,11 @@ def test_a_missing_folder_is_said_to_be_missing(tmp_path: Path) -> None:
         local_model(tmp_path / "no")
 
 
-def test_a_file_is_not_taken_for_a_folder(tmp_path: Path) -> None:
-    (tmp_path / "weights.safetensors").write_bytes(b"")
-    with pytest.raises(ModelUnavailable, match="There is no folder"):
-        local_model(tmp_path / "weights.safetensors")
+@pytest.mark.parametrize("name", ["weights.safetensors", "weights.ckpt", "old model.bin"])
+def test_a_single_file_is_not_opened_yet_and_it_is_said_what_to_do(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"")
+    with pytest.raises(ModelUnavailable, match=r"is a single file, which cannot be opened yet: .*from_single_file\('.*'\)\."):
+        local_model(tmp_path / name)
 
 
 @pytest.mark.parametrize(
@@ -224,12 +249,17 @@ def test_a_config_that_is_no_text_is_refused(tmp_path: Path) -> None:
         {"unet": [1]},
         {"unet": {"sample_size": None}},
         {"unet": {"sample_size": []}},
+        {"unet": {"sample_size": "64"}},
+        {"unet": {"sample_size": True}},
+        {"unet": {"sample_size": 1.5}},
+        {"unet": {"sample_size": {"height": 64}}},
         {"vae": {"block_out_channels": 4}},
         {"scheduler": [1]},
         {"index": {"_class_name": "StableDiffusionPipeline", "scheduler": "PNDMScheduler"}},
     ],
     ids=[
-        "index-list", "index-null", "index-nested", "class-list", "unet-list", "size-null", "size-empty", "blocks-number",
+        "index-list", "index-null", "index-nested", "class-list", "unet-list", "size-null", "size-empty", "size-text",
+        "size-true", "size-part", "size-table", "blocks-number",
         "scheduler-list", "scheduler-text",
     ],
 )

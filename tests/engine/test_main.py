@@ -247,7 +247,7 @@ def test_bad_input_is_one_sentence(command, device, arguments, sentence):
 
 
 @pytest.mark.parametrize(
-    ("kind", "sentence"), [("empty", "has no model_index.json"), ("missing", "There is no folder"), ("file", "There is no folder")]
+    ("kind", "sentence"), [("empty", "has no model_index.json"), ("missing", "There is no folder"), ("file", "is a single file")]
 )
 def test_a_folder_that_is_no_model_is_one_sentence(command, tmp_path, kind, sentence):
     (tmp_path / "empty").mkdir()
@@ -266,11 +266,12 @@ def test_a_command_that_cannot_be_read_ends_with_2(capsys, arguments):
     assert "usage:" in capsys.readouterr().err
 
 
-def test_a_folder_that_cannot_be_written_to(command, tmp_path):
+def test_a_folder_that_cannot_be_written_to(command, tmp_path, caplog):
     (tmp_path / "file").write_text("in the way", encoding="utf-8")
     run = command("--prompt", "an owl", "--steps", 2, "--out", tmp_path / "file")
     assert run.code == 1
-    assert f"The picture could not be saved in {tmp_path / 'file'}" in run.err
+    assert "The picture could not be saved: " in run.err
+    assert f"cannot be written in {tmp_path / 'file'}" in caplog.text
     assert "Traceback" not in run.err
     assert [line["path"] for line in run.lines] == [None]
 
@@ -457,12 +458,13 @@ def test_a_grid_of_a_model_that_cannot_be_loaded_has_no_sheet(grid, device):
     assert run.err.count("could not be loaded: no such file") == 1
 
 
-def test_a_sheet_that_cannot_be_written_is_said(grid, tmp_path):
+def test_a_sheet_that_cannot_be_written_is_said(grid, tmp_path, caplog):
     (tmp_path / "file").write_text("in the way", encoding="utf-8")
     run = grid(*OWL, "--out", tmp_path / "file")
     assert run.code == 1
     assert [line["path"] for line in run.lines] == [None] * 6
-    assert f"could not be saved in {tmp_path / 'file'}" in run.err
+    assert "could not be saved: " in run.err
+    assert f"cannot be written in {tmp_path / 'file'}" in caplog.text
     assert "Traceback" not in run.err
 
 

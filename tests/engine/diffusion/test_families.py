@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import copy
 
-import diffusers
 import pytest
 import torch
 
 from engine.diffusion.denoiser import Denoiser
 from engine.diffusion.families import StableDiffusion
-from engine.errors import InvalidRequest, ModelUnavailable
+from engine.errors import InvalidRequest
 from engine.recipe import Recipe
 from tests.tiny import SIZE, family_of, make_pipeline
 
@@ -72,20 +71,3 @@ def test_a_text_is_read_as_diffusers_reads_it(text, pad, masked):
     family = family_of(pipeline)
     assert torch.equal(encoded(family, text, 1), theirs[0])
     assert torch.equal(encoded(family, "no owl", 1), theirs[1])
-
-
-@pytest.mark.parametrize(
-    ("kind", "config", "reason"),
-    [
-        (diffusers.DDIMScheduler, {"prediction_type": "sample"}, "predicts “sample”; only those that predict epsilon or v_prediction"),
-        (diffusers.DPMSolverMultistepScheduler, {"prediction_type": "flow_prediction", "use_flow_sigmas": True}, "“flow_prediction”"),
-        (diffusers.FlowMatchEulerDiscreteScheduler, {}, "predicts “None”"),
-        (diffusers.EDMEulerScheduler, {}, "not trained on a row of noise levels"),
-        (diffusers.EulerDiscreteScheduler, {"timestep_type": "continuous", "prediction_type": "v_prediction"}, "row of noise levels"),
-    ],
-)
-def test_a_model_that_no_scheduler_draws_is_refused_when_it_is_loaded(kind, config, reason):
-    pipeline = make_pipeline()
-    pipeline.scheduler = kind(**config)
-    with pytest.raises(ModelUnavailable, match=reason):
-        family_of(pipeline)
