@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -18,6 +19,10 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 if "GRADIO_TEMP_DIR" not in os.environ:
     os.environ["GRADIO_TEMP_DIR"] = tempfile.mkdtemp(prefix="darkroom-tests-")
     atexit.register(shutil.rmtree, os.environ["GRADIO_TEMP_DIR"], ignore_errors=True)
+
+# The same examples at every run, however slow the machine is.
+settings.register_profile("darkroom", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("darkroom")
 
 ROOT = Path(__file__).resolve().parent.parent
 STARTER = ROOT / "presets" / "starter"

@@ -21,7 +21,7 @@ from engine.packing import Packer
 from engine.recipe import Recipe
 from tests.conftest import ROOT
 
-SAFETY = 20.0
+SAFETY = 120.0
 """Seconds after which whatever a test holds back goes on by itself, so that a broken test ends."""
 
 

@@ -23,7 +23,7 @@ from engine.engine import Engine
 from engine.errors import EngineError
 from engine.local import open_catalog
 from tests.conftest import ROOT
-from tests.fake_device import FakeDevice
+from tests.fake_device import SAFETY, FakeDevice
 from tests.ui.test_controls import in_a_loop
 
 SECONDS = 90
@@ -113,7 +113,7 @@ def visit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Visit:
 
 
 def statuses(address: str) -> dict[str, int]:
-    return {place: httpx.get(address + place).status_code for place in ("", "config", "gradio_api/info")}
+    return {place: httpx.get(address + place, timeout=SAFETY).status_code for place in ("", "config", "gradio_api/info")}
 
 
 def test_the_page_opens_and_says_where(visit: Visit, capsys: pytest.CaptureFixture[str]) -> None:
@@ -123,16 +123,16 @@ def test_the_page_opens_and_says_where(visit: Visit, capsys: pytest.CaptureFixtu
 
 
 def test_the_page_carries_the_look_and_asks_nobody(visit: Visit) -> None:
-    [reply] = visit(httpx.get)
+    [reply] = visit(lambda address: httpx.get(address, timeout=SAFETY))
     assert "darkroom-theme" in reply.text
     assert not re.search(r"fonts\.(googleapis|gstatic)\.com/css", reply.text)
 
 
 def test_a_page_with_a_password_lets_nobody_in_without_it(visit: Visit, capsys: pytest.CaptureFixture[str]) -> None:
     def log_in(address: str) -> list[int]:
-        codes = [httpx.get(f"{address}config").status_code]
+        codes = [httpx.get(f"{address}config", timeout=SAFETY).status_code]
         for password in ("wrong", "secret"):
-            with httpx.Client() as visitor:
+            with httpx.Client(timeout=SAFETY) as visitor:
                 codes.append(visitor.post(f"{address}login", data={"username": "ann", "password": password}).status_code)
                 codes.append(visitor.get(f"{address}config").status_code)
         return codes
@@ -165,7 +165,7 @@ def test_the_password_that_was_made_up_opens_the_page(
     monkeypatch.setattr("secrets.token_urlsafe", lambda _: "made-up-word")
 
     def log_in(address: str) -> int:
-        return httpx.post(f"{address}login", data={"username": "darkroom", "password": "made-up-word"}).status_code
+        return httpx.post(f"{address}login", data={"username": "darkroom", "password": "made-up-word"}, timeout=SAFETY).status_code
 
     assert visit(log_in, "--share") == [200]
     assert "Log in as darkroom with password made-up-word" in capsys.readouterr().out
@@ -173,7 +173,7 @@ def test_the_password_that_was_made_up_opens_the_page(
 
 @pytest.mark.usefixtures("no_network")
 def test_a_password_of_ones_own_is_not_printed(visit: Visit, capsys: pytest.CaptureFixture[str]) -> None:
-    assert visit(lambda address: httpx.get(f"{address}config").status_code, "--share", "--auth", "ann:secret") == [401]
+    assert visit(lambda address: httpx.get(f"{address}config", timeout=SAFETY).status_code, "--share", "--auth", "ann:secret") == [401]
     assert "secret" not in capsys.readouterr().out
 
 
@@ -239,9 +239,9 @@ def test_python_app_serves_the_page(tmp_path: Path) -> None:
             assert server.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.1)
-        reply = httpx.get(address)
+        reply = httpx.get(address, timeout=SAFETY)
         assert (reply.status_code, "Darkroom" in reply.text) == (200, True)
     finally:
         server.terminate()
-        server.wait(timeout=30)
+        server.wait(timeout=SECONDS)
     assert "Traceback" not in log.read_text()

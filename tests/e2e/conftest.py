@@ -14,13 +14,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from tests.conftest import ROOT
 from tests.setup_browser import find_browser
 
 DONE = 120_000
-"""Milliseconds a run may take on a slow, shared machine."""
+"""Milliseconds that anything may take on a slow, shared machine: nothing waits for them unless it fails."""
 
 DROP = """
 ([name, type, content]) => {
@@ -55,8 +55,11 @@ START_SECONDS = 120
 """How long the page may take to answer before the tests give up; machines of CI are slow and shared."""
 
 
+expect.set_options(timeout=DONE)
+
+
 @pytest.fixture(scope="package")  # Playwright keeps an event loop running in this thread: no longer than needed
-def browser() -> Iterator:
+def browser() -> Iterator[Browser]:
     executable = find_browser()
     if executable is None:
         pytest.skip("no Chromium or Chrome is installed here, and none could be had")
@@ -88,7 +91,7 @@ def address(data_dir) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}/"
     finally:
         server.terminate()
-        server.wait(timeout=30)
+        server.wait(timeout=START_SECONDS)
         log.close()
 
 
@@ -104,7 +107,7 @@ def visit(browser, address) -> Iterator[Callable[[], Page]]:
     contexts, foreign, errors = [], [], []
 
     def enter() -> Page:
-        contexts.append(browser.new_context(viewport={"width": 1440, "height": 900}))
+        contexts.append(new_context(browser))
         opened = contexts[-1].new_page()
         opened.on("request", lambda request: None if request.url.startswith((address, "data:", "blob:")) else foreign.append(request.url))
         opened.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
@@ -119,6 +122,12 @@ def visit(browser, address) -> Iterator[Callable[[], Page]]:
     assert [error for error in errors if not any(word in error for word in LEAVING)] == []
 
 
+def new_context(browser: Browser, width: int = 1440, height: int = 900) -> BrowserContext:
+    context = browser.new_context(viewport={"width": width, "height": height})
+    context.set_default_timeout(DONE)
+    return context
+
+
 def open_page(page: Page, address: str) -> None:
     page.goto(address)
     wait_until_ready(page)
@@ -128,7 +137,7 @@ def wait_until_ready(page: Page) -> None:
     page.wait_for_selector("#generate")
     page.wait_for_selector("#size-hint", state="attached")
     # gradio binds its events a moment after it draws; the size hint is filled by the page's own load event.
-    page.wait_for_function("document.querySelector('#size-hint').innerText.includes('Trained at')", timeout=60_000)
+    page.wait_for_function("document.querySelector('#size-hint').innerText.includes('Trained at')")
 
 
 def free_port() -> int:
@@ -152,6 +161,12 @@ def wait_until(condition, what: str) -> None:
         time.sleep(0.2)
 
 
+def see(page, **fields: str) -> None:
+    """Waits until the page's fields hold these values: each arrives at its own time."""
+    for name, value in fields.items():
+        expect(page.locator(f"#{name} textarea, #{name} input").first).to_have_value(value)
+
+
 def set_number(page, name: str, value: float) -> None:
     field = page.locator(f"#{name} input[type=number]")
     field.fill(f"{value:g}")
@@ -173,4 +188,5 @@ def text_of(page, selector: str) -> str:
 def choose_axis(page, name: str, kind: str, values: str) -> None:
     page.click(f"#axis-{name}-kind input")
     page.locator("ul[role=listbox] li").filter(has_text=kind).first.click()
+    see(page, **{f"axis-{name}-values": ""})  # the old kind's values make way
     page.fill(f"#axis-{name}-values textarea, #axis-{name}-values input", values)

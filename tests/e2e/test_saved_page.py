@@ -12,6 +12,7 @@ from engine.engine import Engine
 from engine.errors import OutOfMemory
 from engine.plan import AxisLine, Grid, plan_grid
 from engine.recipe import make_recipe
+from tests.e2e.conftest import new_context
 from tests.engine.test_axes import OFFER
 from tests.engine.test_worker import running
 from tests.fake_device import FakeDevice
@@ -57,7 +58,7 @@ def saved(browser, engine: Engine) -> Iterator[Callable[..., Page]]:
 
     def open_saved(*axes: str, **recipe: object) -> Page:
         address = saved_file(engine, *axes, **recipe).as_uri()
-        contexts.append(browser.new_context(viewport={"width": 1280, "height": 900}))
+        contexts.append(new_context(browser, 1280, 900))
         page = contexts[-1].new_page()
         page.on("request", lambda request: None if request.url.startswith((address, "data:")) else asked.append(request.url))
         page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)

@@ -109,6 +109,6 @@ def test_pictures_of_two_sizes_are_refused_with_both() -> None:
 
 def test_a_large_picture_takes_no_time_worth_waiting_for() -> None:
     one, other = noise(1, (1024, 1024)), noise(2, (1024, 1024))
-    started = time.perf_counter()
+    started = time.thread_time()
     compare(one, other)
-    assert time.perf_counter() - started < 2  # some 30 ms; the rest is for a busy machine
+    assert time.thread_time() - started < 1  # some 30 ms

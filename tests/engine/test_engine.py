@@ -332,7 +332,7 @@ def test_models_are_estimated_one_after_another_however_they_alternate(engine, d
     estimate = engine.estimate(Plan(tuple(Cell(cell.index, cell.recipe.replace(seed=50 + cell.index)) for cell in plan.cells)))
     assert (estimate.cells, estimate.calls) == (4, 6)
     assert len(device.calls("tick")) == 6
-    assert 0.12 <= estimate.seconds < 5
+    assert estimate.seconds >= 0.12
 
 
 def test_an_unknown_model_is_not_estimated(engine):

@@ -22,6 +22,7 @@ from engine.history import SCHEMA_VERSION, History
 from engine.outputs import write_picture
 from engine.recipe import Recipe, Style
 from tests.conftest import ROOT
+from tests.fake_device import SAFETY
 
 FACTS = DeviceFacts("revision", "weights", "cpu", "float32", 0, {"darkroom": "1", "torch": "2"})
 PICTURES = Path("outputs")
@@ -348,7 +349,7 @@ def test_a_full_disk_costs_only_what_did_not_fit(tmp_path: Path) -> None:
     command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mount, str(disk)]
     done = subprocess.run(
         [*command, sys.executable, "-c", FILL, str(disk), str(elsewhere)],
-        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+        cwd=ROOT, capture_output=True, text=True, timeout=SAFETY, check=False,
     )  # fmt: skip
     if done.returncode and "Traceback" not in done.stderr:
         pytest.skip(f"nothing can be mounted here: {done.stderr.strip()}")
@@ -376,7 +377,7 @@ def test_two_on_one_file_agree(file, tmp_path):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=30)
+        thread.join(SAFETY)
     assert trouble == []
     for history in histories:
         assert all(history.knows(made.recipe, False, FACTS) for made in mades)
@@ -396,7 +397,7 @@ def test_those_who_open_a_new_file_at_once_wait_for_each_other(tmp_path, caplog)
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(timeout=30)
+            thread.join(SAFETY)
         for history in histories:
             history.close()
     assert warnings_in(caplog) == []
@@ -408,7 +409,7 @@ def test_one_is_used_from_many_threads(history, tmp_path):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=30)
+        thread.join(SAFETY)
     assert [history.find(made.recipe, False, FACTS) for made in mades] == mades
 
 

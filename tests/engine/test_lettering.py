@@ -149,6 +149,6 @@ def test_a_script_without_a_font_in_the_list_is_looked_for_in_its_own(monkeypatc
 
 @pytest.mark.parametrize("text", ["x" * 10**6, "x " * 10**6, "e" + "\u0301" * 10**6, "🦊" * 10**6, "\n" * 10**6])
 def test_a_long_text_takes_no_longer_than_a_short_one(text: str) -> None:
-    begun = time.perf_counter()
+    begun = time.thread_time()
     wrapped(text, 16, 3000, 4)
-    assert time.perf_counter() - begun < 2
+    assert time.thread_time() - begun < 2

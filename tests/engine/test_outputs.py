@@ -14,6 +14,7 @@ import pytest
 from engine.errors import NotSaved
 from engine.outputs import day_folder, write_picture
 from tests.conftest import ROOT
+from tests.fake_device import SAFETY
 
 FULL = "the disk is full; make room there"
 FORBIDDEN = "its folder may not be written to; start with --data-dir FOLDER"
@@ -181,7 +182,7 @@ def test_a_real_disk_that_refuses_says_why_and_keeps_nothing(options: str, sente
     mount = 'mount -t tmpfs -o "$0" tmpfs "$1" || exit 77; shift; exec "$@"'
     command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mount, options, str(tmp_path)]
     done = subprocess.run(
-        [*command, sys.executable, "-c", WRITE_INSIDE, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+        [*command, sys.executable, "-c", WRITE_INSIDE, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=SAFETY, check=False
     )
     if done.returncode and "Traceback" not in done.stderr:
         pytest.skip(f"nothing can be mounted here: {done.stderr.strip()}")

@@ -163,9 +163,9 @@ def test_a_hundred_items_and_five_hundred_votes_are_quick() -> None:
     rank("ab", [("a", "b")])  # scipy is imported
     rng = random.Random(0)
     votes = simulated([rng.gauss(0, 1) for _ in range(100)], 500, rng)
-    started = time.perf_counter()
+    started = time.thread_time()
     assert len(rank(range(100), votes)) == 100
-    assert time.perf_counter() - started < 3  # some 0.3 s; the rest is for a busy machine
+    assert time.thread_time() - started < 3  # some 0.3 s
 
 
 @settings(max_examples=40, deadline=None)
@@ -202,10 +202,10 @@ def test_groups_are_ranked_by_the_votes_between_them() -> None:
 
 def test_a_hundred_cells_are_all_shown_before_one_is_shown_again_and_quickly() -> None:
     rng, votes = random.Random(4), []
-    started = time.perf_counter()
+    started = time.thread_time()
     for _ in range(50):
         votes.append(next_pair(range(100), votes, [], rng))
-    assert time.perf_counter() - started < 5  # some 8 ms a pair; the rest is for a busy machine
+    assert time.thread_time() - started < 5  # some 8 ms a pair
     assert Counter(cell for vote in votes for cell in vote) == dict.fromkeys(range(100), 1)
 
 

@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from engine.speed import SAMPLES, Speed, seconds_shown
+from tests.fake_device import SAFETY
 
 PIXELS = 512 * 512
 
@@ -99,7 +100,7 @@ def test_it_is_told_and_asked_from_many_threads() -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=20)
+        thread.join(SAFETY)
     assert [speed.of_call(model, PIXELS, 100) for model in "01"] == [100.0, 100.0]
 
 

@@ -17,6 +17,7 @@ from engine.plan import AxisLine, Grid, plan_grid, plan_images
 from engine.recipe import make_recipe
 from engine.speed import Estimate
 from tests.engine.test_worker import at_step, ends, kinds, wait_for
+from tests.fake_device import SAFETY
 from tests.ui.conftest import ANN, BOB, Visit, merged
 from ui.axes import NONE
 from ui.compare import CompareTab, cost_line, sheet_title
@@ -777,7 +778,7 @@ def test_a_sheet_is_asked_over_http_by_its_key_only(served):
 
     def ask(asked: Any, function: str = "ask_sheet") -> httpx.Response:
         body = {"component_id": sheet._id, "fn_name": function, "session_hash": "anybody", "data": asked}
-        return httpx.post(f"{address}gradio_api/component_server", json=body)
+        return httpx.post(f"{address}gradio_api/component_server", json=body, timeout=SAFETY)
 
     assert ask({"question": "sheet", "key": job.key}).json()["heading"] == "a secret"
     for asked in ({"question": "sheet", "key": job.id}, {"question": "sheet", "key": ""}, {"key": job.key}, None, [1], "sheet"):

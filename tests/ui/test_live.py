@@ -732,7 +732,7 @@ QUESTIONS = st.sampled_from([*RIGHT, "", "take it"])
 DETAILS = st.dictionaries(st.sampled_from(["seen", "page", "at", "longest", "cell", "a", "b", "votes", "skipped", "cells"]), ANYTHING)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True, database=None)
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
 @given(question=QUESTIONS, details=DETAILS)
 def test_no_question_at_all_raises(whole, question, details):
     answer = whole(question, **details)

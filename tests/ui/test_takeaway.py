@@ -6,6 +6,7 @@ import base64
 import json
 import re
 import shutil
+import time
 import zipfile
 from collections.abc import Callable
 from functools import partial
@@ -26,6 +27,7 @@ from engine.plan import AxisLine, Grid, plan_grid, plan_images
 from engine.recipe import make_recipe
 from tests.engine.test_axes import OFFER
 from tests.engine.test_worker import at_step, wait_for
+from tests.fake_device import SAFETY
 from tests.ui.test_controls import in_a_loop
 from ui.live import LiveSheet
 from ui.takeaway import KINDS, Takeaway
@@ -104,11 +106,11 @@ def test_the_address_holds_the_jobs_key_and_gradio_serves_it(engine, write, grad
     in_a_loop(lambda: page.launch(prevent_thread_lock=True, quiet=True, ssr_mode=False, server_name="127.0.0.1"))
     try:
         address = f"{page.local_url}gradio_api/file="
-        reply = httpx.get(address + quote(str(file)))
+        reply = httpx.get(address + quote(str(file)), timeout=SAFETY)
         assert (reply.status_code, reply.content) == (200, file.read_bytes())
-        saved = httpx.get(address + quote(str(write(job, "html", 0))))
+        saved = httpx.get(address + quote(str(write(job, "html", 0))), timeout=SAFETY)
         assert saved.headers["content-disposition"].startswith("attachment"), "its scripts must never run on the page's own address"
-        assert httpx.get(address + quote(str(file.parent))).status_code == 403
+        assert httpx.get(address + quote(str(file.parent)), timeout=SAFETY).status_code == 403
     finally:
         page.close(verbose=False)
 
@@ -220,8 +222,9 @@ def test_a_short_run_has_what_there_is(engine, write, steps):
     assert [frame["at"] for frame in film] == [1][: steps - 1]
 
 
-def test_a_page_saved_on_the_way_says_so(engine, write, device):
-    device.tick_seconds = 0.02
+def test_a_page_saved_on_the_way_says_so(engine, write, device, monkeypatch):
+    tick = device.tick  # after its hundredth call the device waits to be stopped
+    monkeypatch.setattr(device, "tick", lambda: tick() if len(device.calls("tick")) < 100 else time.sleep(0.01) or [])
     grid = Grid(recipe=make_recipe(width=64, height=64), x=AxisLine(axis="steps", values="1, 150"))
     job = engine.submit(plan_grid(grid, OFFER))
     wait_for(job, at_step(3, cell=1))
