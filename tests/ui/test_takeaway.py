@@ -21,6 +21,7 @@ from PIL import Image
 
 from engine.engine import Engine
 from engine.errors import InvalidRequest, NotSaved, OutOfMemory
+from engine.events import Finished
 from engine.job import Job
 from engine.metadata import read_picture
 from engine.plan import AxisLine, Grid, plan_grid, plan_images
@@ -228,6 +229,7 @@ def test_a_page_saved_on_the_way_says_so(engine, write, device, monkeypatch):
     grid = Grid(recipe=make_recipe(width=64, height=64), x=AxisLine(axis="steps", values="1, 150"))
     job = engine.submit(plan_grid(grid, OFFER))
     wait_for(job, at_step(3, cell=1))
+    wait_for(job, lambda event: isinstance(event, Finished) and event.cell == 0)
     held = held_in(write(job, "html", 0))
     engine.stop(job)
     assert held["status"] == "1 of 2 pictures when this page was saved"
