@@ -104,7 +104,7 @@ class Made:
             with Image.open(self.path) as image:
                 return image.convert("RGB")
         except (OSError, ValueError, SyntaxError, AttributeError):  # the middle two: what Pillow raises on damaged chunks
-            raise InvalidRequest(f"The file {self.path} is not there any more, or is damaged.") from None
+            raise InvalidRequest(f"The file {self.path.name} is not there any more, or is damaged.") from None
 
 
 @dataclass(frozen=True)

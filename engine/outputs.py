@@ -1,21 +1,32 @@
-"""Where pictures are written: once, whole or not at all."""
+"""Where pictures are written, and their thumbnails: once, whole or not at all."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import logging
 import os
 import tempfile
 from datetime import datetime
 from pathlib import Path
 
-from engine.errors import NotSaved
+from PIL import Image
+
+from engine.errors import InvalidRequest, NotSaved
 
 log = logging.getLogger(__name__)
 
 OWN_FOLDER = ".darkroom"
 """Beside outputs/, what only Darkroom itself reads. Not below it: outputs/ is served to browsers."""
+
+THUMBNAILS = ".thumbnails"
+"""Beside the pictures, which is where browsers may fetch them from."""
+
+SMALL_FILE = 32 * 2**10
+"""Bytes. A picture that is no larger is its own thumbnail."""
+
+_swept: set[Path] = set()
 
 _KEEP = "Download this picture to keep it."
 
@@ -30,24 +41,76 @@ def write_picture(content: bytes, folder: Path, name: str) -> Path:
 
     Raises NotSaved, in the user's words, when it cannot be written; nothing is left behind then.
     """
+    try:
+        return _write(content, folder / f"{name}.png")
+    except OSError as error:
+        log.warning("%s cannot be written in %s: %s", name, folder, error)  # the operator's, who may see where
+        raise NotSaved(_sentence(error)) from error
+
+
+def thumbnail(picture: Path, side: int) -> Path:
+    """A JPEG of a picture, its longer side at most `side` pixels, made once and then found again; the picture itself where its
+    file is as small, or none can be written. From any thread.
+
+    It is as old as its picture, to the nanosecond: of one that was replaced it is made anew. Those whose pictures are gone go
+    when the first of a folder is made. Raises InvalidRequest when the picture is not there any more, or is damaged.
+    """
+    small = picture.parent / THUMBNAILS / f"{picture.stem}-{side}.jpg"
+    try:
+        facts = picture.stat()
+        if facts.st_size <= SMALL_FILE:
+            return picture
+        with contextlib.suppress(OSError):
+            if small.stat().st_mtime_ns == facts.st_mtime_ns:
+                return small
+        with Image.open(picture) as opened:
+            image = opened.convert("RGB")
+    except (OSError, ValueError, SyntaxError, AttributeError):  # the middle two: what Pillow raises on damaged chunks
+        with contextlib.suppress(OSError):
+            small.unlink(missing_ok=True)
+        raise InvalidRequest(f"The file {picture.name} is not there any more, or is damaged.") from None
+    image.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    stream = io.BytesIO()
+    image.save(stream, "JPEG", quality=88)
+    try:
+        _sweep(small.parent)
+        return _write(stream.getvalue(), small, facts.st_mtime_ns)
+    except OSError:
+        return picture
+
+
+def _sweep(folder: Path) -> None:
+    """Removes the thumbnails whose pictures are gone, once for each folder."""
+    if folder in _swept:
+        return
+    _swept.add(folder)
+    with contextlib.suppress(OSError):
+        there = {picture.stem for picture in folder.parent.iterdir()}
+        for small in folder.glob("*.jpg"):
+            if small.stem.rpartition("-")[0] not in there:
+                small.unlink(missing_ok=True)
+
+
+def _write(content: bytes, target: Path, modified: int | None = None) -> Path:
+    """Puts a whole file in its place, last modified at that many nanoseconds. Raises OSError, and leaves nothing behind then."""
     unfinished = None
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle, unfinished = tempfile.mkstemp(dir=folder, prefix=".", suffix=".part")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, unfinished = tempfile.mkstemp(dir=target.parent, prefix=".", suffix=".part")
         with os.fdopen(handle, "wb") as stream:
             stream.write(content)
         # No fsync: the rename alone keeps half files from being seen; only a power cut could lose a picture just
         # made, and waiting for the disk would hold up every image under way.
         os.chmod(unfinished, 0o644)  # mkstemp's own 0600 would keep others from opening the picture
-        target = folder / f"{name}.png"
+        if modified is not None:
+            os.utime(unfinished, ns=(modified, modified))
         os.replace(unfinished, target)
         return target
-    except OSError as error:
+    except OSError:
         if unfinished is not None:
             with contextlib.suppress(OSError):
                 Path(unfinished).unlink(missing_ok=True)
-        log.warning("%s cannot be written in %s: %s", name, folder, error)  # the operator's, who may see where
-        raise NotSaved(_sentence(error)) from error
+        raise
 
 
 def _sentence(error: OSError) -> str:

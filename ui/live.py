@@ -27,10 +27,7 @@ from engine.takeaway import missing_letters
 from ui import view as views
 from ui.saved_page import Answer
 from ui.takeaway import DRAWN, Takeaway
-from ui.view import CellView, file_src, image_uri, picture_src, png_uri
-
-THUMB = 320
-"""Pixels of a finished cell's longer side in the sheet; the picture itself is fetched when somebody looks closer."""
+from ui.view import CellView, file_src, image_uri, picture_src, png_uri, thumbnail_src
 
 TILE = 160
 """Pixels of a developing cell's longer side."""
@@ -221,13 +218,6 @@ def sprite(images: Mapping[int, Image.Image]) -> Answer | None:
     return {"src": image_uri(sheet), "across": across, "width": width, "height": height, "cells": list(images)}
 
 
-def thumbnail(image: Image.Image) -> str:
-    """A picture at the size in which the sheet shows it."""
-    small = image.copy()
-    small.thumbnail((THUMB, THUMB), Image.Resampling.LANCZOS)
-    return image_uri(small, quality=88)
-
-
 def _neighbours(plan: Plan, cell: Cell) -> list[Answer]:
     """The cells beside a cell, and what differs in each."""
     places = {other.place: other for other in plan.cells}
@@ -241,7 +231,7 @@ def _state(cell: CellView) -> Answer:
     }  # fmt: skip
     if cell.made is not None:
         try:
-            state["src"] = thumbnail(cell.made.image)
+            state["src"] = thumbnail_src(cell.made)
         except InvalidRequest as error:
             state["message"] = str(error)
     return state

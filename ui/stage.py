@@ -12,9 +12,10 @@ from typing import Any
 import gradio as gr
 
 from engine.catalog import ModelSpec
+from engine.errors import InvalidRequest
 from engine.events import Made
 from ui.template import literal
-from ui.view import CellView, JobView, picture_src
+from ui.view import CellView, JobView, picture_src, thumbnail_src
 
 Value = dict[str, Any]
 
@@ -84,11 +85,15 @@ STRIP = """
 <div class="strip" role="list" aria-label="Pictures of this session">
   {{#each value}}
   <button type="button" role="listitem" class="thumb {{this.state}}" data-pick="{{this.pick}}" title="{{this.title}}">
-    <img src="{{this.src}}" alt="{{this.title}}" loading="lazy">
+    {{#if this.src}}<img src="{{this.src}}" alt="{{this.title}}" loading="lazy">{{/if}}
   </button>
   {{/each}}
 </div>
 """
+
+
+STRIP_LENGTH = 200
+"""Pictures in the strip: all of them are sent with each new one."""
 
 
 def stage_component(value: Value, ask_stage: Callable[[Any], Any] | None = None) -> gr.HTML:
@@ -141,17 +146,24 @@ def single(made: Made, pick: str, key: str = "") -> Value:
 
 
 def strip_value(pictures: Sequence[tuple[str, Made]]) -> list[Value]:
-    """Thumbnails of (pick, picture), newest first."""
+    """Thumbnails of (pick, picture), newest first; no more of them than one scrolls through."""
     thumbs = [
         {
             "pick": pick,
-            "src": picture_src(made),
+            "src": _thumbnail(made),
             "title": f"{made.recipe.full_prompt or 'empty prompt'}, seed {made.recipe.seed}",
             "state": "unfinished" if made.provenance.unfinished else "",
         }
-        for pick, made in pictures
+        for pick, made in pictures[:STRIP_LENGTH]
     ]
     return literal(thumbs)
+
+
+def _thumbnail(made: Made) -> str:
+    try:
+        return thumbnail_src(made)
+    except InvalidRequest:  # its file was taken away: its place and its settings stay
+        return ""
 
 
 def _frame(job_id: str, cell: CellView, several: bool) -> Value:

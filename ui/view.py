@@ -15,8 +15,12 @@ from PIL import Image
 from engine import metadata
 from engine.events import Cancelled, Event, Failed, Finished, Made, Preview, Queued
 from engine.job import Job, Standing
+from engine.outputs import thumbnail
 from engine.recipe import Recipe
 from engine.speed import seconds_shown
+
+THUMB = 320
+"""Pixels of a finished picture's longer side in the sheet and the strip; the picture itself is fetched to look closer."""
 
 LOSSLESS_BELOW = 128 * 128
 """Pixels. Smaller previews are sent as PNG: JPEG's blocks would show once they are enlarged."""
@@ -158,6 +162,15 @@ def picture_src(made: Made) -> str:
     if made.path is not None:
         return file_src(made.path)
     return data_uri(metadata.png_bytes(made.image, made.recipe, made.provenance), "png")
+
+
+def thumbnail_src(made: Made) -> str:
+    """Where a browser finds a picture at the size of a thumbnail. Raises InvalidRequest when its file is not there any more."""
+    if made.path is not None:
+        return file_src(thumbnail(made.path, THUMB))
+    small = made.image.copy()
+    small.thumbnail((THUMB, THUMB), Image.Resampling.LANCZOS)
+    return image_uri(small, quality=88)
 
 
 def file_src(file: Path) -> str:

@@ -1,18 +1,22 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
-from engine.errors import NotSaved
-from engine.outputs import day_folder, write_picture
+from engine import outputs
+from engine.errors import InvalidRequest, NotSaved
+from engine.outputs import THUMBNAILS, day_folder, thumbnail, write_picture
 from tests.conftest import ROOT
 from tests.fake_device import SAFETY
 
@@ -162,9 +166,13 @@ def test_a_disk_that_turned_read_only_meanwhile_is_named(tmp_path: Path, monkeyp
 
 WRITE_INSIDE = """
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from engine.errors import NotSaved
-from engine.outputs import day_folder, write_picture
+from PIL import Image
+
+from engine import outputs
+from engine.errors import InvalidRequest, NotSaved
+from engine.outputs import THUMBNAILS, day_folder, thumbnail, write_picture
 folder = Path(sys.argv[1])
 try:
     write_picture(bytes(100_000), folder, "name")
@@ -190,3 +198,88 @@ def test_a_real_disk_that_refuses_says_why_and_keeps_nothing(options: str, sente
     assert sentence in done.stdout
     assert str(tmp_path) not in done.stdout
     assert done.stdout.endswith("\n0 files left\n")
+
+
+# Thumbnails.
+
+
+def draw(folder: Path, name: str = "picture", size: tuple[int, int] = (400, 300)) -> Path:
+    """A picture of noise, whose file is no small one."""
+    stream = io.BytesIO()
+    Image.effect_noise(size, 60).convert("RGB").save(stream, "PNG")
+    return write_picture(stream.getvalue(), folder, name)
+
+
+def test_a_thumbnail_is_made_once_beside_its_picture(tmp_path: Path) -> None:
+    picture = draw(tmp_path)
+    small = thumbnail(picture, 100)
+    assert small.parent == tmp_path / THUMBNAILS
+    with Image.open(small) as image:
+        assert (image.format, image.size) == ("JPEG", (100, 75))
+    first = small.stat()
+    assert thumbnail(picture, 100) == small
+    assert small.stat().st_ino == first.st_ino, "it was made again"
+    assert thumbnail(picture, 50) != small
+    with Image.open(thumbnail(draw(tmp_path, "tiny", (160, 90)), 1000)) as image:
+        assert image.size == (160, 90), "it is not enlarged"
+
+
+def test_a_small_file_is_its_own_thumbnail(tmp_path: Path) -> None:
+    stream = io.BytesIO()
+    Image.new("RGB", (1024, 1024)).save(stream, "PNG")
+    picture = write_picture(stream.getvalue(), tmp_path, "black")
+    assert thumbnail(picture, 100) == picture
+    assert files_in(tmp_path) == [picture]
+
+
+def test_a_picture_that_was_replaced_gets_another_thumbnail(tmp_path: Path) -> None:
+    picture = draw(tmp_path)
+    thumbnail(picture, 100)
+    os.utime(draw(tmp_path, size=(300, 400)), (1, 1))  # an older file may take its place
+    with Image.open(thumbnail(picture, 100)) as image:
+        assert image.size == (75, 100)
+
+
+def test_the_thumbnail_of_a_picture_that_is_gone_goes_too(tmp_path: Path) -> None:
+    picture = draw(tmp_path)
+    small = thumbnail(picture, 100)
+    picture.unlink()
+    with pytest.raises(InvalidRequest, match=r"^The file picture\.png is not there any more, or is damaged\.$"):
+        thumbnail(picture, 100)
+    assert not small.exists()
+
+
+def test_a_damaged_picture_has_no_thumbnail(tmp_path: Path) -> None:
+    picture = draw(tmp_path)
+    picture.write_bytes(picture.read_bytes()[:-40_000])
+    with pytest.raises(InvalidRequest, match="is damaged"):
+        thumbnail(picture, 100)
+    assert files_in(tmp_path) == [picture]
+
+
+def test_thumbnails_whose_pictures_are_gone_are_swept_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures = [draw(tmp_path, name) for name in ("one-1", "two-2", "three-3")]
+    one, two, _ = [thumbnail(picture, 100) for picture in pictures]
+    pictures[0].unlink()
+    monkeypatch.setattr(outputs, "_swept", set())  # as after a restart
+    thumbnail(draw(tmp_path, "four-4"), 100)
+    assert not one.exists()
+    assert two.exists()
+    assert len(files_in(tmp_path / THUMBNAILS)) == 3
+
+
+@pytest.mark.parametrize("call", ["tempfile.mkstemp", "pathlib.Path.mkdir", "os.utime", "os.replace"])
+def test_where_no_thumbnail_can_be_written_the_picture_is_shown(call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = draw(tmp_path)
+    monkeypatch.setattr(call, failing(errno.ENOSPC))
+    assert thumbnail(picture, 100) == picture
+    assert files_in(tmp_path) == [picture]
+
+
+def test_threads_that_want_the_same_thumbnail_all_get_it_whole(tmp_path: Path) -> None:
+    picture = draw(tmp_path)
+    with ThreadPoolExecutor(8) as threads:
+        [small] = set(threads.map(lambda _: thumbnail(picture, 100), range(24)))
+    with Image.open(small) as image:
+        image.load()
+    assert sorted(files_in(tmp_path)) == sorted([picture, small])

@@ -28,8 +28,9 @@ from engine.plan import AxisLine, Grid, Plan, plan_grid
 from tests.engine.test_worker import at_step, ends, kinds, running, wait_for
 from tests.fake_device import FakeDevice
 from tests.ui.test_view import picture_of
-from ui.live import THUMB, TILE, LiveSheet, sprite
+from ui.live import TILE, LiveSheet, sprite
 from ui.takeaway import KINDS, Takeaway
+from ui.view import THUMB
 
 Answer = dict[str, Any]
 Ask = Callable[..., Answer]
@@ -219,13 +220,20 @@ def test_tiles_of_several_sizes_take_the_largest_up_to_a_limit():
     assert sprite({}) is None
 
 
-def test_a_finished_cell_comes_once_as_a_thumbnail(start):
+def size_of(file: Path) -> tuple[int, int]:
+    with Image.open(file) as image:
+        return image.size
+
+
+def test_a_finished_cell_comes_once_as_a_thumbnail(start, monkeypatch):
     job, ask = start(x="size: 64, 512x256", y="")
     ends(job)
-    small, large = frame(ask)["cells"]
-    assert picture_of(small["src"]).tobytes() == job.made()[0].image.tobytes()
-    assert picture_of(large["src"]).size == (THUMB, THUMB // 2)
-    assert frame(ask)["sprite"] is None
+    assert [cell["src"] for cell in frame(ask)["cells"]] == [f"gradio_api/file={made.path}" for made in job.made().values()]
+    monkeypatch.setattr("engine.outputs.SMALL_FILE", 0)  # flat colours make small files, which are shown themselves
+    answer = frame(ask)
+    assert [size_of(Path(cell["src"].removeprefix("gradio_api/file="))) for cell in answer["cells"]] == [(64, 64), (THUMB, THUMB // 2)]
+    assert answer["sprite"] is None
+    assert frame(ask)["cells"] == answer["cells"]
 
 
 def test_a_failed_cell_says_why_and_the_others_go_on(start, device):
