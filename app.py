@@ -20,6 +20,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported
+# gradio's queue keeps statistics that nobody here can see: after each event, a table of the last 10,000.
+os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "1")
+os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", str(10**9))
 
 import gradio as gr
 import gradio.http_server
@@ -35,6 +38,9 @@ USER = "darkroom"
 
 FIRST_PORT, PORTS = gradio.http_server.INITIAL_PORT_VALUE, gradio.http_server.TRY_NUM_PORTS
 """Where a page without --port is put: the first free one of these."""
+
+SESSIONS = 200
+"""Opened pages that gradio remembers at a time; each takes 0.3 MB. Of one that was forgotten the newest sheet counts as shown."""
 
 NO_LINK = "No public link could be had: the tunnel needs the internet, which cannot be reached. The page runs here all the same."
 
@@ -72,7 +78,7 @@ def serve(page: gr.Blocks, engine: Engine, options: argparse.Namespace, auth: tu
         _, address, public = page.queue(max_size=64).launch(
             server_name=options.host, server_port=options.port, share=options.share, auth=auth,
             allowed_paths=[str(engine.outputs)], max_file_size="40mb", prevent_thread_lock=True, quiet=True,
-            ssr_mode=False, enable_monitoring=False, footer_links=[], run_history=False, **page_assets(),
+            state_session_capacity=SESSIONS, ssr_mode=False, enable_monitoring=False, footer_links=[], run_history=False, **page_assets(),
         )  # fmt: skip
     except OSError:
         engine.close()

@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import math
+import os
 import sqlite3
 import threading
 import time
@@ -31,6 +32,9 @@ CREATE TABLE IF NOT EXISTS pictures (key TEXT PRIMARY KEY, path TEXT NOT NULL, s
 BUSY_SECONDS = 2.0
 """How long to wait for another Darkroom that writes to the same file."""
 
+SWEEP_EVERY, SWEPT = 100, 200
+"""Pictures remembered between two looks for dead rows, and rows looked at then: twice as many as can have come."""
+
 
 class History:
     """One index file, of the pictures below `folder`: others' are not found. Thread-safe.
@@ -44,6 +48,8 @@ class History:
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         self._broken = False
+        self._remembered = 0
+        self._swept_to = ""
 
     def remember(self, made: Made, facts: DeviceFacts) -> None:
         """Notes a finished picture that is on disk, and what computed it; any other is no replacement for making it, nor is
@@ -53,6 +59,9 @@ class History:
         key = self._key(made.recipe, made.provenance.exact, facts)
         row = (key, str(made.path.resolve()), made.sha256, time.time())
         self._run("INSERT OR REPLACE INTO pictures VALUES (?, ?, ?, ?)", row)
+        self._remembered += 1
+        if self._remembered % SWEEP_EVERY == 1:
+            self._sweep()
 
     def find(self, recipe: Recipe, exact: bool, facts: DeviceFacts) -> Made | None:
         """The picture of an equal recipe, made by the same weights, device, number format, versions and exactness.
@@ -67,19 +76,36 @@ class History:
         made = _read(path)
         if made is not None and (made.recipe, made.sha256) == (recipe, sha256):
             return made
-        self._run("DELETE FROM pictures WHERE key = ? AND path = ?", (key, rows[0][0]))  # not one remembered meanwhile
+        self._forget(key, rows[0][0])
         return None
 
     def knows(self, recipe: Recipe, exact: bool, facts: DeviceFacts, before: float = math.inf) -> bool:
-        """Whether there probably is such a picture, made `before` then; its file is not looked at."""
+        """Whether there probably is such a picture, made `before` then; its file is there, but is not read."""
         key = self._key(recipe, exact, facts)
-        return bool(self._run("SELECT 1 FROM pictures WHERE key = ? AND made < ?", (key, before)))
+        rows = self._run("SELECT path FROM pictures WHERE key = ? AND made < ?", (key, before))
+        return bool(rows) and self._is_there(key, rows[0][0])
 
     def close(self) -> None:
         with self._lock:
             if self._connection is not None:
                 self._connection.close()
             self._connection, self._broken = None, True
+
+    def _sweep(self) -> None:
+        """Forgets those of the next SWEPT pictures, by key, whose files are gone."""
+        rows = self._run("SELECT key, path FROM pictures WHERE key > ? ORDER BY key LIMIT ?", (self._swept_to, SWEPT))
+        self._swept_to = rows[-1][0] if len(rows) == SWEPT else ""
+        for key, path in rows:
+            self._is_there(key, path)
+
+    def _is_there(self, key: str, path: str) -> bool:
+        there = os.path.isfile(path)
+        if not there:
+            self._forget(key, path)
+        return there
+
+    def _forget(self, key: str, path: str) -> None:
+        self._run("DELETE FROM pictures WHERE key = ? AND path = ?", (key, path))  # not one remembered meanwhile
 
     def _key(self, recipe: Recipe, exact: bool, facts: DeviceFacts) -> str:
         """What decides a picture's pixels: with versions and device, since both may change the last bits."""

@@ -189,7 +189,7 @@ class CompareTab:
         if event.what == "preset":
             return self._use_preset(str(event.title))
         try:
-            job = self._job(visitor, shown)
+            job = self._shown_job(visitor, shown)
             if job is None:
                 raise InvalidRequest("This sheet is not kept any more: press Compare again.")
             if event.what == "add":
@@ -220,7 +220,7 @@ class CompareTab:
         return {**self._opened(visitor, job, written), **shown}
 
     def _stop(self, visitor: str, shown: str) -> None:
-        job = self._job(visitor, shown)
+        job = self._shown_job(visitor, shown)
         if job is not None and not job.done:
             self.engine.stop(job)
 
@@ -264,7 +264,7 @@ class CompareTab:
 
     def _planned(self, visitor: str, shown: str, asked: Any, wish: Wish) -> tuple[Job | None, Plan]:
         """The plan of a wish, and the job that is shown where that can grow to it: it has all its cells, and more."""
-        job = self._job(visitor, shown)
+        job = self._shown_job(visitor, shown)
         if job is not None and not wish.anew:
             grown = job.plan.grown_to(plan_grid(self._as_before(wish, asked, job), self.offer))
             if grown is not None and len(grown.cells) > len(job.plan.cells):
@@ -291,6 +291,10 @@ class CompareTab:
     def _job(self, visitor: str, job_id: str) -> Job | None:
         job = self.engine.job(job_id)
         return job if job is not None and job.owner == visitor and job.plan.grid is not None else None
+
+    def _shown_job(self, visitor: str, shown: str) -> Job | None:
+        """The job whose sheet is on the page: the newest, where gradio has forgotten what this page had told it."""
+        return self._job(visitor, shown) if shown else next(iter(self._sheets(visitor)[::-1]), None)
 
     def _sheets(self, visitor: str) -> list[Job]:
         return [job for job in self.engine.jobs(visitor) if job.plan.grid is not None]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +10,15 @@ import gradio as gr
 
 from engine import metadata
 from engine.engine import Engine
-from engine.errors import EngineError
+from engine.errors import EngineError, NotSaved
 from engine.events import Made
 from engine.infotext import infotext
 from engine.job import Job, Standing
+from engine.outputs import write_picture
 from engine.plan import plan_images
 from ui import stage
 from ui.controls import Controls
+from ui.files import passing_folder
 from ui.handlers import QUIET, TOLD, known_visitor
 from ui.stream import changed
 from ui.view import JobView, standing_view
@@ -232,13 +233,14 @@ class GenerateTab:
 def _download_button(made: Made) -> gr.DownloadButton:
     """The button for a picture's file; without one where no file can be written, and the stage has all there is."""
     try:
-        return gr.DownloadButton(value=str(made.path or _unsaved_file(made)), interactive=True)  # gradio copies the file
-    except OSError:
+        return gr.DownloadButton(value=str(made.path or _unsaved_file(made)), interactive=True)
+    except (OSError, NotSaved):
         return gr.DownloadButton(value=None, interactive=False)
 
 
 def _unsaved_file(made: Made) -> Path:
-    """A temporary file of a picture that could not be saved, so that it can still be downloaded."""
-    file = Path(tempfile.mkdtemp(prefix="darkroom-")) / f"seed-{made.recipe.seed}.png"
-    file.write_bytes(metadata.png_bytes(made.image, made.recipe, made.provenance))
-    return file
+    """A temporary file of a picture that could not be saved, so that it can still be downloaded: one however often it is looked at."""
+    folder = passing_folder("unsaved") / made.sha256
+    if (file := folder / f"seed-{made.recipe.seed}.png").exists():
+        return file
+    return write_picture(metadata.png_bytes(made.image, made.recipe, made.provenance), folder, file.stem)

@@ -31,6 +31,7 @@ def build_page(engine: Engine, presets: Path) -> gr.Blocks:
     """The whole page over an engine. Nothing here imports torch: the page opens before it is loaded."""
     styles = load_styles(presets / "styles.toml")
     negatives = tomllib.loads((presets / "negatives.toml").read_text(encoding="utf-8"))
+    gr.set_static_paths([engine.outputs])  # pictures are served from where they lie: gradio would copy each that can be downloaded
     with gr.Blocks(title="Darkroom", delete_cache=KEPT_FILES, analytics_enabled=False, fill_width=True) as page:
         gr.HTML(HEAD)
         Bench(engine, styles, negatives, load_grids(presets / "grids")).restore(page)

@@ -1,22 +1,19 @@
-"""Files of a sheet, for the browser to fetch: written anew each time, and kept as long as the job they are of."""
+"""Files of a sheet, for the browser to fetch: written anew each time, and kept for as long as fetching them may take."""
 
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
-import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from gradio.utils import get_upload_folder
-
 from engine.engine import Engine
 from engine.errors import InvalidRequest, NotSaved
 from engine.job import Job
 from engine.takeaway import animation, cells_zip, sheet_file
+from ui.files import passing_folder
 from ui.saved_page import Ask, saved_page
 
 DRAWN = {"png", "zip", "webp"}
@@ -30,8 +27,6 @@ class Takeaway:
 
     def __init__(self, engine: Engine):
         self._engine = engine
-        self._lock = threading.Lock()
-        self._folder: Path | None = None
 
     def write(self, job: Job, kind: str, page: int, ask: Ask) -> Path:
         """The file of that kind, of the pictures there are now; `page` is the Z value that an animation shows, `ask` gives
@@ -47,7 +42,7 @@ class Takeaway:
         if not job.made():
             raise InvalidRequest("There is no picture yet: wait for the first one.")
         try:
-            return self._replaced(self._folder_of(job) / _name(job, kind), lambda stream: self._fill(stream, job, kind, page, ask))
+            return self._replaced(_folder_of(job) / _name(job, kind), lambda stream: self._fill(stream, job, kind, page, ask))
         except OSError as error:
             raise NotSaved(f"The file could not be written: {error.strerror or error}. Make room on the disk, then try again.") from error
 
@@ -73,18 +68,13 @@ class Takeaway:
         else:
             stream.write(saved_page(ask, job).encode("utf-8", "replace"))
 
-    def _folder_of(self, job: Job) -> Path:
-        """Where a job's files are. Those of jobs that are kept no longer go."""
-        with self._lock:
-            if self._folder is None or not self._folder.is_dir():
-                Path(get_upload_folder()).mkdir(parents=True, exist_ok=True)
-                self._folder = Path(tempfile.mkdtemp(prefix="sheets-", dir=get_upload_folder()))
-            for folder in self._folder.iterdir():
-                if self._engine.job_of_key(folder.name) is None:
-                    shutil.rmtree(folder, ignore_errors=True)
-            folder = self._folder / job.key
-            folder.mkdir(exist_ok=True)
-            return folder
+
+def _folder_of(job: Job) -> Path:
+    """Where a job's files are. Its name is the job's key, which cannot be guessed."""
+    folder = passing_folder("sheets") / job.key
+    folder.mkdir(exist_ok=True)
+    os.utime(folder)  # what is in use is not old
+    return folder
 
 
 def _name(job: Job, kind: str) -> str:

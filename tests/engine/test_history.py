@@ -182,7 +182,7 @@ def test_a_file_that_has_changed_is_not_used_and_is_forgotten(history, tmp_path,
     made = draw(tmp_path)
     history.remember(made, FACTS)
     change(made)
-    assert history.knows(RECIPE, False, FACTS)  # it does not look
+    assert history.knows(RECIPE, False, FACTS) == made.path.is_file()  # it does not read it
     assert history.find(RECIPE, False, FACTS) is None
     assert not history.knows(RECIPE, False, FACTS)
     again = draw(tmp_path, name="again")
@@ -224,6 +224,7 @@ def test_a_damaged_index_is_said_once_and_nothing_is_found(history, file, tmp_pa
 
 def test_an_index_damaged_while_it_is_open_is_no_trouble(file, tmp_path, caplog):
     first = History(file, PICTURES)
+    (tmp_path / "picture.png").touch()
     for seed in range(200):
         first.remember(Made(RECIPE.replace(seed=seed), provenance_of(), "0" * 64, tmp_path / "picture.png"), FACTS)
     first.close()
@@ -432,3 +433,39 @@ def test_closing_is_final(file, tmp_path, caplog):
 def test_closed_before_it_was_used_it_leaves_no_file(history, file):
     history.close()
     assert not file.parent.exists()
+
+
+def rows_in(file: Path) -> int:
+    connection = sqlite3.connect(file)
+    [(count,)] = connection.execute("SELECT count(*) FROM pictures").fetchall()
+    connection.close()
+    return count
+
+
+def test_a_picture_whose_file_is_gone_is_forgotten_when_it_is_asked_for(history, file, tmp_path):
+    """Else an estimate says for ever that it costs nothing."""
+    made = draw(tmp_path)
+    history.remember(made, FACTS)
+    made.path.unlink()
+    assert not history.knows(RECIPE, False, FACTS)
+    assert rows_in(file) == 0
+
+
+def test_rows_without_files_are_swept_away_while_pictures_are_made(history, file, tmp_path, monkeypatch):
+    """A few at a time: a folder that was thrown away leaves thousands."""
+    monkeypatch.setattr("engine.history.SWEEP_EVERY", 5)
+    monkeypatch.setattr("engine.history.SWEPT", 10)
+    looked_at: list[str] = []
+    really_there = os.path.isfile
+    monkeypatch.setattr("engine.history.os.path.isfile", lambda path: looked_at.append(path) or really_there(path))
+    pictures = [draw(tmp_path, RECIPE.replace(seed=seed), name=str(seed)) for seed in range(60)]
+    for made in pictures:
+        history.remember(made, FACTS)
+    for made in pictures[:50]:
+        made.path.unlink()
+    before = len(looked_at)
+    for made in pictures[50:] * 3:
+        history.remember(made, FACTS)
+    assert rows_in(file) == 10
+    assert len(looked_at) - before <= 6 * 10
+    assert all(history.find(made.recipe, False, FACTS) == made for made in pictures[50:])

@@ -447,6 +447,23 @@ def test_a_forgotten_sheet_is_refused_in_words(ann, grids, engine, job, told, mo
     assert told == [("warning", "This sheet is not kept any more: press Compare again.")]
 
 
+@pytest.mark.parametrize("act", ACTS, ids=lambda act: act["what"])
+def test_a_page_whose_session_was_forgotten_works_on(ann, grids, job, told, act):
+    """gradio remembers a number of opened pages; what is shown on another is known by its visitor."""
+    ann.held[grids.shown], ann.held[grids.asked] = "", None
+    assert set(ann.act(**act)) != {grids.cost}
+    assert [kind for kind, _ in told if kind == "warning"] == []
+
+
+def test_a_page_whose_session_was_forgotten_can_stop_its_sheet(ann, grids, device):
+    device.hold()
+    ann.compare()
+    ann.held[grids.shown] = ""
+    ann.fire(grids.stop, "click")
+    device.let_go()
+    assert set(kinds(newest(ann))) == {"Cancelled"}
+
+
 def test_a_picture_of_the_other_tab_is_no_sheet(ann, grids, tab, press, told):
     list(press())
     ann.held[grids.shown] = newest(ann).id

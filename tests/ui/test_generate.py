@@ -19,7 +19,7 @@ from engine.errors import NotSaved, OutOfMemory
 from engine.job import Job
 from engine.local import PRESETS
 from engine.metadata import read_picture
-from engine.outputs import OWN_FOLDER
+from engine.outputs import OWN_FOLDER, thumbnail
 from tests.engine.test_worker import at_step, ends, files, plan_of, wait_for
 from tests.fake_device import SAFETY
 from tests.ui.conftest import ANN, ASKED, BOB, Update, followed, merged, pictures
@@ -301,7 +301,7 @@ def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("full_disk")
 def test_a_picture_that_could_not_be_saved_can_still_be_downloaded(tab, engine, press, monkeypatch, tmp_path):
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "gradio"))
     page = merged(list(press()))
     assert page[tab.stage]["notices"] == "The picture could not be saved: the disk is full. Download this picture to keep it."
     assert page[tab.stage]["frames"][0]["src"].startswith("data:image/png;base64,")
@@ -309,14 +309,18 @@ def test_a_picture_that_could_not_be_saved_can_still_be_downloaded(tab, engine, 
     assert file.name == "seed-100.png"
     assert read_picture(file).settings == dict(pictures(engine, ANN)[0][1].recipe)
     assert files(engine) == []
+    [(pick, _)] = pictures(engine, ANN)
+    for _ in range(3):
+        assert downloaded(tab, tab._look(ANN, click(pick))) == file
+    assert [path for path in (tmp_path / "gradio").rglob("*") if path.is_file()] == [file], "one file however often it is looked at"
 
 
 @pytest.mark.usefixtures("full_disk")
 def test_a_full_disk_that_holds_the_temporary_files_too_still_ends_the_run(tab, press, monkeypatch):
-    def refuse(**_: object) -> str:
+    def refuse(*_: object, **__: object) -> str:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("ui.generate.tempfile.mkdtemp", refuse)
+    monkeypatch.setattr("engine.outputs.tempfile.mkstemp", refuse)
     assert is_idle(tab, merged(list(press())))
 
 
@@ -512,13 +516,30 @@ def test_values_that_no_widget_can_hold_do_no_harm(served, wrong):
     assert httpx.get(address, timeout=SAFETY).status_code == 200
 
 
-def test_pictures_are_served_and_other_files_are_not(served):
+def test_a_picture_that_can_be_downloaded_is_not_copied(served, monkeypatch, tmp_path):
+    _, page, engine = served
+    tab = next(wired.fn.__self__ for wired in page.fns.values() if getattr(wired.fn, "__name__", "") == "_generate")
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    job = engine.submit(plan_of(engine), ANN)
+    ends(job)
+    shown = tab._look(ANN, click(f"{job.id}:0"))
+    assert downloaded(tab, shown) == job.made()[0].path
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_pictures_are_served_and_other_files_are_not(served, monkeypatch):
     address, _, engine = served
     assert ask(served, "files")["success"] is True
+    ends(newest(engine))
     made = pictures(engine, ANN)[0][1]
     reply = httpx.get(f"{address}gradio_api/file={made.path}", timeout=SAFETY)
     assert reply.status_code == 200
     assert reply.content == made.path.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr("engine.outputs.SMALL_FILE", 0)
+        small = thumbnail(made.path, 32)
+    reply = httpx.get(f"{address}gradio_api/file={small}")
+    assert (reply.status_code, reply.headers["content-type"], reply.content) == (200, "image/jpeg", small.read_bytes())
     index = engine.outputs.parent / OWN_FOLDER / "pictures.sqlite"  # it names everybody's pictures
     assert index.is_file()
     for other in (PRESETS / "models.toml", made.path.parent.parent.parent / "elsewhere.png", index):

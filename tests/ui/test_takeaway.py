@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 import shutil
 import time
@@ -30,6 +31,7 @@ from tests.engine.test_axes import OFFER
 from tests.engine.test_worker import at_step, wait_for
 from tests.fake_device import SAFETY
 from tests.ui.test_controls import in_a_loop
+from ui.files import KEPT_SECONDS
 from ui.live import LiveSheet
 from ui.takeaway import KINDS, Takeaway
 
@@ -116,13 +118,23 @@ def test_the_address_holds_the_jobs_key_and_gradio_serves_it(engine, write, grad
         page.close(verbose=False)
 
 
-def test_files_of_jobs_that_are_kept_no_longer_go(engine, write, monkeypatch):
-    file = write(done(engine), "png", 0)
-    monkeypatch.setattr("engine.kept.OWN_BYTES", 0)
-    engine.submit(plan_images(make_recipe(width=64, height=64, steps=1), engine.catalog, engine.limits)).wait()
+def test_files_that_are_old_go(engine, write):
+    file, fresh = write(done(engine), "png", 0), write(done(engine), "png", 0)
+    an_hour_ago = time.time() - KEPT_SECONDS - 60
+    os.utime(file.parent, (an_hour_ago, an_hour_ago))
     other = write(done(engine), "png", 0)
     assert not file.parent.exists()
+    assert fresh.exists()
     assert other.exists()
+
+
+def test_files_of_a_sheet_in_use_stay(engine, write):
+    job = done(engine)
+    file = write(job, "png", 0)
+    os.utime(file.parent, (1, 1))
+    again = write(job, "zip", 0)
+    os.utime(file.parent, (1, 1))
+    assert write(job, "png", 0).parent == again.parent == file.parent
 
 
 def test_a_folder_that_was_cleaned_away_is_made_again(engine, write):
