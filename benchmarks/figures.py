@@ -15,7 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks.fresh import ROOT, FreshFailed, last_line, scrubbed
+from benchmarks.fresh import ROOT, FreshFailed, fresh_output, last_line, require, scrubbed
 from benchmarks.run import QUIET, RESULTS, say, write_results
 from benchmarks.timing import Figure, Result, Skipped
 
@@ -34,6 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from benchmarks import machine, report
 
     load, results = machine.load(), list(promises(options.only, options.before, options.quick))
+    if "page" in options.only:
+        results.append(page_memory(options.quick))
     if "diffusers" in options.only:
         from benchmarks import cases
 
@@ -72,6 +74,19 @@ def promises(wanted: Sequence[str], before: Path | None, quick: bool) -> Iterato
             yield from beside(case, now, then)
 
 
+def page_memory(quick: bool) -> Result:
+    """How the page's own process grows under visitors who come over HTTP (benchmarks.soak); only here, as it speaks today's page."""
+    jobs = 200 if quick else 1200
+    say(f"page, {jobs:,} visits")
+    try:
+        require("benchmarks/soak.py")
+        told = json.loads(fresh_output(["-m", "benchmarks.soak", "--jobs", str(jobs)], PATIENCE).splitlines()[-1])
+    except (FreshFailed, FileNotFoundError, subprocess.TimeoutExpired) as error:
+        return Skipped("page", "here", scrubbed(str(error)))
+    facts = {"MiB after each hundred": told["rss_mib"], "files left": told["files"], "folders left": told["folders"]}
+    return Figure("page", f"growth a hundred visits, the last half of {jobs:,}", "MiB", (told["growth_mib"],), aim=1.0, facts=facts)
+
+
 def beside(case: str, now: Sequence[dict[str, Any]], then: Sequence[dict[str, Any]]) -> Iterator[Figure]:
     """Each figure measured now, with the one of its name from before."""
     known = {one["name"]: one for one in then}
@@ -103,7 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.figures", description=__doc__)
     parser.add_argument("--before", type=_checkout, metavar="CHECKOUT", help="folder of an older checkout, for the column of that name")
     parser.add_argument("--quick", action="store_true", help="small and few: shows that it works, not how fast it is")
-    everything = (*CASES, "diffusers")
+    everything = (*CASES, "page", "diffusers")
     parser.add_argument("--only", nargs="+", choices=everything, default=everything, metavar="CASE", help=", ".join(everything))
     parser.add_argument("--out", type=Path, metavar="FILE", help="JSON file; the table goes beside it as .md")
     return parser

@@ -55,29 +55,29 @@ def measure(repeats: int, sides: Sequence[int], say: Callable[[str], None]) -> I
 
 def import_time(repeats: int) -> Iterator[Result]:
     """import engine.local in a fresh interpreter."""
-    _run(["-c", IMPORT])
-    found = [_run(["-c", IMPORT]).split() for _ in range(repeats)]
+    fresh_output(["-c", IMPORT])
+    found = [fresh_output(["-c", IMPORT]).split() for _ in range(repeats)]
     facts = {"torch imported": any(torch == "True" for _, torch in found)}
     yield Measure("start-up", "import engine.local", "s", tuple(float(seconds) for seconds, _ in found), facts=facts)
 
 
 def page_time(repeats: int) -> Iterator[Result]:
     """python app.py until the page answers."""
-    _require("app.py")
-    knows_data_dir = "--data-dir" in _run(["app.py", "--help"])
+    require("app.py")
+    knows_data_dir = "--data-dir" in fresh_output(["app.py", "--help"])
     samples = [_page_once(knows_data_dir) for _ in range(repeats + 1)]
     yield Measure("start-up", "python app.py to HTTP 200", "s", tuple(samples[1:]), aim=5.0)
 
 
 def cold_picture(repeats: int) -> Iterator[Result]:
     """python -m engine generate, cold, to a finished picture; the peer is a fresh process too."""
-    _require("engine/__main__.py")
+    require("engine/__main__.py")
 
     def ours(number: int) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            _run(["-m", "engine", "generate", "--prompt", "an owl, noto style", "--seed", "0", "--data-dir", folder])
+            fresh_output(["-m", "engine", "generate", "--prompt", "an owl, noto style", "--seed", "0", "--data-dir", folder])
 
-    series = interleave(ours, lambda number: _run(["-m", "benchmarks.memory", "peer"]), repeats)
+    series = interleave(ours, lambda number: fresh_output(["-m", "benchmarks.memory", "peer"]), repeats)
     yield Comparison("start-up", "python -m engine generate, cold", "fresh process: load, pipe(...) + PNG", series.ours, series.peer)
 
 
@@ -88,7 +88,7 @@ def peak_memory(repeats: int, sides: Sequence[int]) -> Iterator[Result]:
     found: dict[tuple[str, ...], list[dict[str, Any]]] = {subject: [] for subject in titles}
     for _ in range(repeats):
         for subject in titles:
-            found[subject].append(json.loads(_run(["-m", "benchmarks.memory", *subject]).splitlines()[-1]))
+            found[subject].append(json.loads(fresh_output(["-m", "benchmarks.memory", *subject]).splitlines()[-1]))
     peaks = {subject: tuple(one["peak_mib"] for one in runs) for subject, runs in found.items()}
     growth = _growth({side * side: statistics.median(peaks["engine", str(side)]) for side in sides})
     for subject, runs in found.items():
@@ -149,17 +149,17 @@ def _free_port() -> int:
         return probe.getsockname()[1]
 
 
-def _run(arguments: Sequence[str]) -> str:
+def fresh_output(arguments: Sequence[str], patience: float = PATIENCE) -> str:
     """What a fresh interpreter prints. Raises FreshFailed with its last line when it ends with an error."""
     done = subprocess.run(
-        [sys.executable, *arguments], cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE, check=False
+        [sys.executable, *arguments], cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=patience, check=False
     )
     if done.returncode:
         raise FreshFailed(last_line(done.stderr))
     return done.stdout
 
 
-def _require(path: str) -> None:
+def require(path: str) -> None:
     if not (ROOT / path).is_file():
         raise FileNotFoundError(f"there is no {path} yet")
 

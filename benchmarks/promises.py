@@ -260,8 +260,8 @@ def real_size(quick: bool, model: Path) -> Iterator[Figure]:
 
 
 def soak(quick: bool) -> Iterator[Figure]:
-    """What the process' memory grows by in the second half of 1,200 small jobs of eight owners, each of whose pictures are looked at."""
-    jobs = 60 if quick else 1200
+    """What the process' memory grows by in the second half of 600 small jobs of eight owners, each of whose pictures are looked at."""
+    jobs = 60 if quick else 600
     held: list[float] = []
     with opened() as (engine, _):
         for number in range(jobs):
