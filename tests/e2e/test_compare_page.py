@@ -99,7 +99,7 @@ def test_a_grid_develops_live_and_comes_back_from_its_sheet(page, tmp_path):
     assert text_of(page, ".loupe h2") == "CFG scale 5, Seed 12"
     assert "Seed: 12" in text_of(page, ".loupe-settings")
     assert "left\nCFG scale 2" in text_of(page, ".neighbours")
-    assert page.evaluate("document.querySelector('.loupe-picture img').naturalWidth") == 64
+    page.wait_for_function("document.querySelector('.loupe-picture img').naturalWidth === 64")
     page.keyboard.press("ArrowRight")
     page.wait_for_function("document.querySelector('.loupe h2').innerText === 'CFG scale 9, Seed 12'")
     page.keyboard.press("Escape")

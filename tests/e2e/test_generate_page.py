@@ -59,7 +59,7 @@ def test_a_prompt_becomes_a_picture_step_by_step(page, data_dir):
     previews, last = [source for source in seen if source.startswith("data:")], seen[-1]
     assert len(set(previews)) >= 2
     assert "/gradio_api/file=" in last
-    assert page.evaluate("document.querySelector('#stage .frame img').naturalWidth") == 64
+    page.wait_for_function("document.querySelector('#stage .frame img').naturalWidth === 64")
     assert re.search(r"40 steps in [\d.]+ s on cpu, seed \d+", text_of(page, "#stage .status"))
     found = metadata.read_picture(shown_file(page, data_dir))
     assert found.settings["prompt"] == "an owl, noto style"

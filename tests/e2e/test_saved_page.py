@@ -85,7 +85,7 @@ def test_all_cells_are_shown_with_their_labels(saved):
     assert page.locator(".label.row").all_inner_texts() == ["4", "8"]
     assert page.locator(".sheet-heading").inner_text() == "a red cat"
     assert page.locator(".sheet-status").inner_text() == "6 finished of 6 pictures"
-    assert page.locator(".cell img").evaluate_all("all => all.map(one => one.complete && one.naturalWidth)") == [64] * 6
+    page.wait_for_function("[...document.querySelectorAll('.cell img')].filter(one => one.naturalWidth === 64).length === 6")
     assert "null" not in page.locator(".sheet").inner_text()
 
 
@@ -124,7 +124,7 @@ def test_two_cells_can_be_compared(saved):
     assert page.locator(".changes tbody tr").all_inner_texts() == ["Seed\t1\t2", "CFG scale\t4\t8"]
     assert page.locator(".ways button").all_inner_texts() == ["Slider", "Side by side", "Flicker"]
     page.locator('[data-way="sides"]').click()
-    assert page.locator(".versus img").evaluate_all("all => all.map(one => one.naturalWidth)") == [64, 64]
+    page.wait_for_function("[...document.querySelectorAll('.versus img')].filter(one => one.naturalWidth === 64).length === 2")
 
 
 def test_pages_can_be_turned(saved):
