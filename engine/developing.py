@@ -20,7 +20,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from engine import metadata
+from engine import heap, metadata
 from engine.device import DeviceFacts
 from engine.errors import NotSaved
 from engine.events import Cancelled, Failed, Finished, Made, Notice, Provenance
@@ -42,6 +42,11 @@ TILED = (
 )
 
 
+GIVEN_BACK_EVERY = 50
+"""Pictures after which freed memory is returned to the kernel: what a crowd's requests leave behind between what is kept would
+otherwise add up. It takes milliseconds."""
+
+
 class Developer:
     """Writes pictures, and looks for those made before. `folder` says where a picture made now is written."""
 
@@ -54,6 +59,7 @@ class Developer:
         self._readers = ThreadPoolExecutor(1, "looking up", initializer=_be_nice)
         self._lock = threading.Lock()
         self._unwritten = 0
+        self._written = 0
 
     @property
     def crowded(self) -> bool:
@@ -81,7 +87,11 @@ class Developer:
             finally:
                 with self._lock:
                     self._unwritten -= 1
+                    self._written += 1
+                    due = self._written % GIVEN_BACK_EVERY == 0
                 written()
+                if due:
+                    heap.give_back()
 
         self._writers.submit(work)
 

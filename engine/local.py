@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from engine import heap
 from engine.catalog import Catalog, Limits
 from engine.device import Device
 from engine.engine import Engine
@@ -29,12 +30,11 @@ def open_engine(
     data_dir: Path = DATA_DIR, out: Path | None = None, limits: Limits | None = None,
 ) -> Engine:  # fmt: skip
     """An Engine on this machine's own device. torch is imported in its worker's thread, with the first model."""
+    heap.keep_freed()
 
     def open_device() -> Device:
         from engine.diffusion.device import TorchDevice
-        from engine.diffusion.memory import keep_freed_memory
 
-        keep_freed_memory()
         return TorchDevice(device, dtype)
 
     return Engine(open_catalog(model), open_device, data_dir, limits, out)

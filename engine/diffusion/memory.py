@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
-import platform
 
 import torch
 
@@ -29,21 +27,3 @@ def free_unused(device: torch.device) -> None:
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
-
-
-# Of glibc's malloc.h. 32 MiB is the most that it takes as a threshold.
-_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = (-1, 256 * 2**20), (-3, 32 * 2**20), (-8, 1)
-
-
-def keep_freed_memory() -> bool:
-    """Has the C library keep what a network call frees for the next one; whether it could be told (glibc on Linux only).
-
-    A call on the CPU takes and frees hundreds of tensors of megabytes each. Left to itself glibc returns them to the kernel,
-    which then hands out zeroed pages one fault at a time, in every call anew; and it makes an arena of its own for each
-    thread, between which freed memory is lost. Up to 256 MiB stay with the process.
-    """
-    if platform.system() != "Linux" or platform.libc_ver()[0] != "glibc":
-        return False
-    set_option = ctypes.CDLL(None).mallopt
-    taken = [set_option(*option) for option in (_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX)]
-    return taken == [1, 1, 1]
