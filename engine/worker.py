@@ -423,7 +423,7 @@ class Worker:
         self._tell_warmed()
         if not isinstance(error, EngineError):
             log.error("loading %s failed", spec.name, exc_info=error)
-            error = ModelUnavailable(f"{spec.title} could not be loaded: {error}")
+            error = ModelUnavailable(f"{spec.title} could not be loaded; the log has the details.")  # its words may hold a path
         log.warning("%s", error)
         self._troubles[spec.name] = str(error)
         for task in self._line.leave(lambda task: task.model == spec.name):

@@ -287,7 +287,7 @@ def test_a_bug_is_told_without_its_traceback(tab, device, press):
 def test_a_model_that_cannot_be_loaded_says_so(tab, device, press):
     device.load_errors["starter"] = OSError("no such file")
     page = merged(list(press()))
-    assert "could not be loaded: no such file" in page[tab.stage]["frames"][0]["message"]
+    assert "could not be loaded; the log has the details" in page[tab.stage]["frames"][0]["message"]
     assert is_idle(tab, page)
 
 
