@@ -805,7 +805,8 @@ def open_after(failures: list[Exception], device: FakeDevice):
 def test_a_device_that_cannot_be_opened_is_tried_again(tmp_path, catalog, device, error):
     with Engine(catalog, open_after([error], device), tmp_path) as engine:
         [failed] = ends(engine.submit(plan_of(engine))).values()
-        assert failed.message == (str(error) if isinstance(error, EngineError) else f"{catalog.default.title} could not be loaded; the log has the details.")
+        unexpected = f"{catalog.default.title} could not be loaded; the log has the details."
+        assert failed.message == (str(error) if isinstance(error, EngineError) else unexpected)
         assert kinds(engine.submit(plan_of(engine))) == ["Finished"]
 
 
@@ -921,7 +922,10 @@ def test_the_old_model_stays_while_the_new_one_is_loaded(engine, device):
     ("error", "message"),
     [
         (ModelUnavailable("It is not here."), "It is not here."),
-        (ValueError("bad weights"), "Stable Diffusion 1.5 (512 px, downloads about 2.1 GB once) could not be loaded; the log has the details."),
+        (
+            ValueError("bad weights"),
+            "Stable Diffusion 1.5 (512 px, downloads about 2.1 GB once) could not be loaded; the log has the details.",
+        ),
     ],
 )
 def test_a_failing_load_is_told_and_the_old_model_still_works(engine, device, error, message):
