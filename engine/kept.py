@@ -8,10 +8,11 @@ from collections.abc import Iterator
 
 from engine.job import Job
 
-OWN_BYTES = 16 * 2**20
-"""Of one owner's finished jobs: some 3,000 single pictures, or 40 grids of 100 cells."""
+OWN_BYTES = 4 * 2**20
+"""Of one owner's finished jobs: some 680 single pictures, or 13 grids of 100 cells. With the steps of small pictures and all that
+the process holds beside them it is about four times as much."""
 
-ALL_BYTES = 256 * 2**20
+ALL_BYTES = 128 * 2**20
 """Of everybody's."""
 
 JOB_BYTES, CELL_BYTES = 3072, 3072
