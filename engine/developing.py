@@ -30,7 +30,7 @@ from engine.task import Task
 
 log = logging.getLogger(__name__)
 
-NICENESS = 10
+NICENESS = 15
 """Of these threads, where threads can have one (Linux): the network's own threads are to have the cores first."""
 
 CROWDED = 32
