@@ -1,7 +1,7 @@
 """Admission: which waiting images are begun, and when. It only decides; nothing here waits or computes.
 
 Owners take turns, and so do an owner's jobs. What is under way is bounded, in images and in bytes, so that a thousand
-waiting cells slow down nobody's step; but whoever has nothing under way is let in whatever others hold.
+waiting cells slow down nobody's step; but whoever has nothing under way is let in whatever others hold, up to twice that room.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ from engine.task import Task
 
 UNDER_WAY = 256
 """Images under way at a time: two whole sheets that develop together. More would only lengthen each tick's bookkeeping."""
+
+BEYOND = 2
+"""How many times the room in bytes may be held by those who have one image each."""
 
 Line = dict[str, deque[Task]]
 """A job's waiting images by model."""
@@ -147,8 +150,8 @@ class Admission:
     def _has_room(self, owner: str, bytes_needed: int, room: int) -> bool:
         """Whether all that is under way leaves room, or an owner has not yet got its equal part of it."""
         mine = self._held.get(owner, {})
-        if not mine:
-            return True
+        if not mine:  # beyond the room, but not without end: a name costs nothing
+            return not self._held or sum(map(sum, (held.values() for held in self._held.values()))) + bytes_needed <= BEYOND * room
         owners = len(self._lines.keys() | self._held.keys())
         everybodys = [held for of_owner in self._held.values() for held in of_owner.values()]
         return _fits(everybodys, bytes_needed, UNDER_WAY, room) or _fits(mine.values(), bytes_needed, UNDER_WAY // owners, room // owners)

@@ -128,7 +128,7 @@ def _scalar(graph: Graph, value: Any, name: str) -> Any:
     """An input's value, or what the node that it is linked to holds: under the same name, or as all that it holds."""
     if linked := _linked(value):
         inputs = _inputs(graph, linked)
-        held = [one for one in inputs.values() if isinstance(one, SCALARS)]
+        held = [one for one in islice(inputs.values(), MAX_LINKS) if isinstance(one, SCALARS)]
         value = inputs.get(name, held[0] if len(held) == 1 else None)
     return value if isinstance(value, SCALARS) else None
 

@@ -139,7 +139,7 @@ def _unpacked(data: bytes) -> bytes | str:
 def _jpeg(stream: BinaryIO) -> Parts:
     """JPEG's marker segments (ITU T.81, B.1.1) up to the first scan; EXIF longer than one goes on in the next."""
     stream.seek(2)
-    exif = b""
+    exif = bytearray()
     while True:
         mark, kind = struct.unpack("2B", stream.read(2))
         if kind in {0xDA, 0xD9}:
@@ -152,7 +152,7 @@ def _jpeg(stream: BinaryIO) -> Parts:
             exif += data[6:]
         xmp = kind == 0xE1 and data.startswith(b"http://ns.adobe.com/xap/1.0/\0")
         yield (XMP_KEY, data.partition(b"\0")[2]) if xmp else ("", b"")
-    yield "exif", exif
+    yield "exif", bytes(exif)
 
 
 def _webp(stream: BinaryIO) -> Parts:
@@ -186,10 +186,12 @@ def _avif(stream: BinaryIO) -> Parts:
     if len(meta) < size - 8:
         raise struct.error
     boxes = dict(_boxes(io.BytesIO(meta), skip=4))
+    room = MAX_TEXT  # together: pieces may lie over each other
     for start, length in _places(boxes.get(b"iloc", b""), _exif_item(boxes.get(b"iinf", b""))):
-        if length > MAX_TEXT:
+        room -= length
+        if room < 0:
             yield "", _TOO_LONG
-            continue
+            return
         stream.seek(min(start, 2**40))  # further than any file goes
         data = stream.read(length)
         if len(data) < length:

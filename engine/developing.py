@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -26,6 +27,7 @@ from engine.errors import NotSaved
 from engine.events import Cancelled, Failed, Finished, Made, Notice, Provenance
 from engine.history import History
 from engine.outputs import write_picture
+from engine.packing import Turns
 from engine.task import Task
 
 log = logging.getLogger(__name__)
@@ -58,6 +60,8 @@ class Developer:
         # One thread: cells are told apart by the order in which they come, and the disk is one too.
         self._readers = ThreadPoolExecutor(1, "looking up", initializer=_be_nice)
         self._lock = threading.Lock()
+        self._lookups: dict[str, deque[Callable[[], None]]] = {}  # by owner
+        self._turns = Turns()
         self._unwritten = 0
         self._written = 0
 
@@ -108,7 +112,19 @@ class Developer:
                 task.publish(Finished(task.cell.index, made, reused=True))
             over(made is not None)
 
-        self._readers.submit(work)
+        with self._lock:
+            self._lookups.setdefault(task.owner, deque()).append(work)
+        self._readers.submit(self._look_up_next)
+
+    def _look_up_next(self) -> None:
+        """One of whoever's turn it is: a large picture takes a third of a second, and somebody may look for hundreds."""
+        with self._lock:
+            owner = self._turns.in_turn(self._lookups)[0]
+            self._turns.took([owner])
+            work = self._lookups[owner].popleft()
+            if not self._lookups[owner]:
+                del self._lookups[owner]
+        work()
 
     def close(self) -> None:
         """Writes what is still to be written, and ends the threads."""

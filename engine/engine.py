@@ -78,14 +78,13 @@ class Engine:
             self._check_waiting(owner, len(plan.cells))
             self._jobs.add(job)
             dropped = self._jobs.drop_old()
-        try:
-            self._worker.submit(job, plan.cells, latents)
-            for old in dropped:
-                self._worker.forget(old)
-        except EngineError:  # nobody works on it: it would count as under way for ever
-            with self._lock:
+            try:
+                self._worker.submit(job, plan.cells, latents)
+                for old in dropped:
+                    self._worker.forget(old)
+            except EngineError:  # nobody works on it: it would count as under way for ever
                 self._jobs.remove(job)
-            raise
+                raise
         return job
 
     def extend(self, job: Job, plan: Plan) -> None:
@@ -104,12 +103,12 @@ class Engine:
             except ValueError:  # it has grown since the plan was made
                 raise InvalidRequest("The grid has just grown: try again.") from None
             self._jobs.add(job)  # the newest again: others are forgotten before it
-        try:
-            self._worker.submit(job, new)
-        except EngineError as error:
-            for cell in new:
-                job.publish(Failed(cell.index, str(error)))
-            raise
+            try:
+                self._worker.submit(job, new)  # under the lock: no stop comes between a plan's growing and its cells' joining the line
+            except EngineError as error:
+                for cell in new:
+                    job.publish(Failed(cell.index, str(error)))
+                raise
 
     def estimate(self, plan: Plan, *, reuse: bool = True, together: bool = False, before: float = math.inf) -> Estimate:
         """What a plan will cost by the speed measured here; with `reuse`, pictures that are on disk already cost nothing.
@@ -138,7 +137,8 @@ class Engine:
 
         With `finish_current` the image that has come furthest is finished and the others are stopped.
         """
-        self._worker.stop(job, cells, finish_current=finish_current)
+        with self._lock:
+            self._worker.stop(job, cells, finish_current=finish_current)
 
     def job(self, job_id: str) -> Job | None:
         with self._lock:

@@ -154,7 +154,7 @@ def _invokeai_2(texts: Texts) -> Reading | None:
     return *_in_brackets(_text(prompt)), [*pairs, *_renamed(told, names, silent)]
 
 
-_DREAM = re.compile(r'\s*"(.*)"((?:\s+-[^"]*)?)\s*', re.DOTALL)
+_DREAM = re.compile(r'"(.*)"((?:\s+-[^"]*+)?)', re.DOTALL)
 _SWITCH = re.compile(r"(?:^|\s)-(\w)\s*([\w.]+)")
 
 
@@ -162,7 +162,7 @@ def _dream(texts: Texts) -> Reading | None:
     """InvokeAI 1's command line: "a fox [text]" -s 50 -S 42 -W 512 -H 512 -C 7.5 -A k_lms."""
     if "Dream" not in texts:
         return None
-    line = _DREAM.fullmatch(texts["Dream"])
+    line = _DREAM.fullmatch(texts["Dream"].strip())
     if line is None:
         raise ValueError("no command line of InvokeAI's")
     switches = dict(_SWITCH.findall(line[2]))

@@ -108,13 +108,21 @@ def read_pairs(prompt: str, negative: str, written: Iterable[tuple[str, str]]) -
         settings["model"] = model[:500]
     notes = [*_missing(pairs, model, model_hash), *_read_numbers(pairs, settings), *_read_scheduler(pairs, settings)]
     notes += untaken(pairs, prompt, negative, clip_skip=settings.get("clip_skip", 1))
-    return Imported(settings, tuple(notes), tool, model_hash)
+    if model:
+        settings["model"] = _whole_letters(settings["model"])
+    return Imported(settings, tuple(map(_whole_letters, notes)), tool, model_hash)
+
+
+def _whole_letters(text: str) -> str:
+    """JSON inside a value may hold half of a surrogate pair, which no answer to a browser can carry."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _settings_at(text: str) -> int | None:
     """Where the settings begin. A prompt may hold such a line too: the last counts, and rather one with three pairs, as in A1111."""
     starts = [match.start() for match in _LINE.finditer(text)]
-    full = [start for start in starts if sum(bool(value) for _, value in pairs_of(text[start:].partition("\n")[0])) >= 3]
+    lines = [(start, text[start : end if (end := text.find("\n", start)) >= 0 else len(text)]) for start in starts]
+    full = [start for start, line in lines if sum(bool(value) for _, value in pairs_of(line)) >= 3]
     if starts:
         return (full or starts)[-1]
     # All in one line, as some write it and as pasting makes it.

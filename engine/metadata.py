@@ -198,6 +198,9 @@ def _read_later(content: Mapping[str, Any], texts: Mapping[str, str]) -> Found:
             settings[name] = getattr(make_recipe(**{name: value}), name)
         except (InvalidRequest, RecursionError):
             unknown.append(f"“{name[:40].encode('utf-8', 'replace').decode()}”")  # JSON may hold halves of surrogates
+    if "style" in settings and "prompt" not in settings:  # words round nothing
+        del settings["style"]
+        unknown.append("“style”")
     if not settings:
         try:
             imported = parse_infotext(texts.get("parameters", ""))

@@ -85,8 +85,9 @@ def _sweep(folder: Path) -> None:
         return
     _swept.add(folder)
     with contextlib.suppress(OSError):
+        smalls = list(folder.glob("*.jpg"))  # first: one made meanwhile has its picture
         there = {picture.stem for picture in folder.parent.iterdir()}
-        for small in folder.glob("*.jpg"):
+        for small in smalls:
             if small.stem.rpartition("-")[0] not in there:
                 small.unlink(missing_ok=True)
 

@@ -11,6 +11,7 @@ import queue
 import threading
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -92,7 +93,7 @@ class Worker:
         self._calling_since: float | None = None
         self._slowest_call = 0.0
         self._hang_told: float | None = None
-        self._closing = False
+        self._closing = self._all_stopped = False
         self._over = threading.Event()
         self._gate = threading.Lock()  # between closing and putting something into the inbox
         self._thread = threading.Thread(target=self._supervise, name="worker", daemon=True)
@@ -227,7 +228,7 @@ class Worker:
 
     def _run(self) -> None:
         """The loop. BaseException: a SystemExit raised by some library must not leave callers waiting for ever."""
-        while not self._closing or not self._inbox.empty() or self._stopped:
+        while not self._all_stopped or not self._inbox.empty() or self._stopped:
             self._read_inbox(wait=not self._busy())
             try:
                 self._begin()
@@ -256,7 +257,7 @@ class Worker:
     def _read_inbox(self, wait: bool) -> None:
         try:
             self._handle(self._inbox.get(block=wait))
-            while True:
+            for _ in range(self._inbox.qsize()):  # those there now: whoever asks without pause does not hold up the ticks
                 self._handle(self._inbox.get_nowait())
         except queue.Empty:
             pass
@@ -337,7 +338,7 @@ class Worker:
         try:
             with self._calling():
                 self._opened().install(loaded)
-        except Exception as error:  # noqa: BLE001 - told to those who wait for the model
+        except BaseException as error:  # noqa: BLE001 - told to those who wait for the model
             self._load_failed(self._catalog.find(model), error)
             return
         self._rehearse(model)
@@ -399,7 +400,7 @@ class Worker:
 
         try:
             device = self._opened()
-        except Exception as error:  # noqa: BLE001 - no torch, no such device: told to those who wait
+        except BaseException as error:  # noqa: BLE001 - no torch, no such device: told to those who wait
             self._load_failed(spec, error)
             return
 
@@ -412,7 +413,10 @@ class Worker:
             else:
                 self._inbox.put(Request(lambda: self._load_done(spec, loaded)))
 
-        threading.Thread(target=work, name=f"load {spec.name}", daemon=True).start()
+        try:
+            threading.Thread(target=work, name=f"load {spec.name}", daemon=True).start()
+        except RuntimeError as error:  # no more threads can be had
+            self._load_failed(spec, error)
 
     def _load_done(self, spec: ModelSpec, loaded: Any) -> None:
         self._loading = self._loading_told = None
@@ -634,6 +638,8 @@ class Worker:
             task.publish(Developing(task.cell.index, task.step, task.total))
 
     def _stop_all(self) -> None:
+        self._all_stopped = True
+        self._tell_warmed()
         tasks = [*self._line.leave(lambda task: True), *self._live.values(), *self._looked_up.values()]
         for task in tasks:
             if task.key in self._live or task.key in self._looked_up:
@@ -645,7 +651,10 @@ class Worker:
         """Decodes one stopped image: a hundred at once would hold up everybody else's."""
         if not self._stopped:
             return
-        task = self._stopped.pop(0)
+        # Of whoever stopped fewest: one of somebody's hundred does not come before another's only one.
+        count = Counter(task.owner for task in self._stopped)
+        task = min(self._stopped, key=lambda task: count[task.owner])
+        self._stopped.remove(task)
         try:
             if task.step:
                 self._develop(task)

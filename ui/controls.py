@@ -150,14 +150,14 @@ class Controls:
     def show(self, settings: Mapping[str, Any]) -> dict[gr.components.Component, Any]:
         """Updates that put settings (fields of Recipe) into the widgets; what is not given stays as it is."""
         values = {name: value for name, value in settings.items() if name in self.fields}
-        style = settings.get("style")
+        style = values.pop("style", None)
         if "prompt" in settings:
             values["style"] = NO_STYLE
             if style is not None and self.styles.get(style.name) == style:
                 values["style"] = style.name
             elif style is not None:  # a style that this page does not have: its words go into the prompt
                 values["prompt"] = style.apply(settings["prompt"])
-                values["negative_prompt"] = style.apply_negative(settings["negative_prompt"])
+                values["negative_prompt"] = style.apply_negative(settings.get("negative_prompt", ""))
         if "model" in values and values["model"] not in {spec.name for spec in self.catalog}:
             del values["model"]
         if "seed" in values:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,8 @@ class GenerateTab:
             gone = "This run is not known here any more: what it made is on the disk. Press Generate again."
             return {**self._idle(), self.stage: stage.refused(gone)}
         update: dict[Any, Any] = {self.strip: self._strip_value(visitor)}
+        if newer := [run for run in self._running(visitor) if run.begun > job.begun]:
+            return {**update, **self._watched(newer[-1])}  # an answer that comes late must not take the page off a new run
         if job.done:
             view = standing_view(job, job.standing())
             update |= {self.stage: stage.working(view), **self._idle(), **self._ended(view)}
@@ -242,5 +245,6 @@ def _unsaved_file(made: Made) -> Path:
     """A temporary file of a picture that could not be saved, so that it can still be downloaded: one however often it is looked at."""
     folder = passing_folder("unsaved") / made.sha256
     if (file := folder / f"seed-{made.recipe.seed}.png").exists():
+        os.utime(folder)  # fetched again: it stays for another while
         return file
     return write_picture(metadata.png_bytes(made.image, made.recipe, made.provenance), folder, file.stem)

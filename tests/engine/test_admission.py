@@ -85,6 +85,13 @@ def test_an_image_larger_than_all_room_is_let_in_alone(line) -> None:
     assert len(let_in(line, 3, room=5, cost=lambda task: 10)) == 1
 
 
+def test_names_alone_get_nobody_more_than_twice_the_room(line) -> None:
+    """Whoever makes up a new name for each large picture fills no memory with them."""
+    for name in range(20):
+        line.join(tasks_of(f"name {name}", 1))
+    assert len(let_in(line, 5, room=50, cost=lambda task: 10)) == 10
+
+
 def test_whoever_came_first_leaves_the_others_their_part(line) -> None:
     """A holds all there is; B comes and gets half as much, not only the one that everybody may have."""
     line.join(tasks_of("A", 1000))
@@ -128,7 +135,7 @@ def test_places_count_what_is_under_way_and_the_turns_before(line) -> None:
     line.join(tasks_of("A", 1))
     line.admit("m", ROOM, a_byte)
     line.join(tasks_of("B", 5))
-    line.admit("m", 0, a_byte)  # B is let in once; four of B's wait
+    line.admit("m", 1, a_byte)  # B is let in once; four of B's wait
     line.join(tasks_of("C", 3))
     places = {task.owner: ahead for task, ahead in line.places()}
     assert places == {"C": 2, "B": 3}  # two are under way, and C, who has had nothing yet, comes before B

@@ -389,6 +389,12 @@ def test_a_graph_without_a_plain_prompt_is_refused_by_the_tools_name(name: str, 
 # ---- strangers
 
 
+def test_a_command_line_with_a_long_gap_ends() -> None:
+    """Two parts of a pattern that both take spaces would try a square of them: for hours, with everybody else stopped."""
+    with pytest.raises(UnreadablePicture):
+        read_foreign({"Dream": '"a" -' + " " * 1_000_000 + '"b'})
+
+
 def test_a_graph_of_thousands_of_nodes_in_circles_ends(file: Path) -> None:
     links = {f"in{at}": [str(at), 0] for at in range(200)}
     circles = {str(at): {"class_type": "A", "inputs": links} for at in range(200)}

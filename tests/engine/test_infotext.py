@@ -368,7 +368,13 @@ def test_text_that_is_no_infotext_is_refused(text: str) -> None:
         parse_infotext(text)
 
 
-@pytest.mark.parametrize("pair", ['Model: "a, \\ud800"', 'Sampler: "a, \\ud800"'])
+@pytest.mark.parametrize(
+    "pair",
+    [
+        'Model: "a, \\ud800"', 'Sampler: "a, \\ud800"', 'Civitai resources: [{"type":"lora","modelName":"\\ud800"}]',
+        'Civitai resources: [{"type":"checkpoint","modelName":"\\ud800"}]', 'Hashes: {"lora:\\ud800":"x"}',
+    ],
+)  # fmt: skip
 def test_escaped_surrogates_do_not_get_through(pair: str) -> None:
     found = parse_infotext(f"a fox\nSteps: 20, {pair}")
     check_clean(found.settings, found.notes)

@@ -324,6 +324,14 @@ def test_a_later_versions_record_that_is_all_known_is_read_whole(file: Path) -> 
     assert (found.source, make_recipe(**found.settings), len(found.notes)) == ("Darkroom", recipe, 1)
 
 
+def test_a_later_versions_style_without_its_words_is_named(file: Path) -> None:
+    style = {"name": "Elsewhere", "prompt": "{prompt}, ink"}
+    found = read_picture(later(file, recipe={"seed": 5, "style": style, "new": 1}))
+    assert found.settings == {"seed": 5}
+    assert found.notes[1] == "Not taken over: “new”, “style”."
+    assert set(read_picture(later(file, recipe={"prompt": "a fox", "style": style, "new": 1})).settings) == {"prompt", "style"}
+
+
 def test_of_a_later_versions_sheet_the_recipe_is_taken(file: Path) -> None:
     found = read_picture(later(file, OLD_A1111, grid={"recipe": {"prompt": "a fox"}, "axes": ["cfg"]}))
     assert (found.source, found.settings, found.grid) == ("Darkroom", {"prompt": "a fox"}, None)

@@ -748,6 +748,101 @@ def test_the_loop_is_begun_again_whatever_broke_it_off(engine, device, monkeypat
     assert kinds(engine.submit(plan_of(engine))) == ["Finished"]
 
 
+def test_whoever_asks_without_pause_does_not_hold_up_the_ticks(engine, device):
+    """Each answer is followed by the next question, as from a page that shows a film."""
+    asked: list[int] = []
+
+    def question(device) -> None:
+        asked.append(len(device.calls("tick")))
+        if len(asked) < 100:
+            engine._worker.ask(question)
+
+    device.hold()
+    job = engine.submit(plan_of(engine))
+    device.let()
+    wait_for(job, at_step(1))
+    engine._worker.ask(question)
+    device.let_go()
+    assert kinds(job) == ["Finished"]
+    assert asked.count(asked[0]) <= 2  # then there was a tick
+
+
+@pytest.mark.parametrize("error", [SystemExit(1), MemoryError()])
+def test_a_device_that_breaks_off_when_it_is_opened_is_tried_again(tmp_path, catalog, device, error):
+    with Engine(catalog, open_after([error], device), tmp_path) as engine:
+        assert [kinds(engine.submit(plan_of(engine))) for _ in range(2)] == [["Failed"], ["Finished"]]
+
+
+def test_no_more_threads_and_that_is_said(engine, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("engine.worker.threading.Thread", mock.Mock(side_effect=RuntimeError("can't start new thread")))
+        assert kinds(engine.submit(plan_of(engine))) == ["Failed"]
+    assert kinds(engine.submit(plan_of(engine))) == ["Finished"]
+
+
+def test_closing_ends_all_images_even_if_the_worker_hears_of_it_late(tmp_path, device):
+    engine = fake_engine(tmp_path, device=device)
+    device.may_load.clear()
+    warm, job = engine.warm(), engine.submit(plan_of(engine))
+    wait_until(lambda: device.calls("load"))
+    engine._worker._closing = True  # as `close` does first
+    engine._worker._wake()
+    wait_until(engine._worker._inbox.empty)
+    engine.close()
+    assert kinds(job) == ["Cancelled"]
+    assert warm.result(SAFETY) is None
+    device.let_go()
+
+
+def test_a_stop_does_not_come_between_a_plans_growing_and_its_cells(engine, device, monkeypatch):
+    device.hold()
+    job, larger = engine.submit(plan_of(engine, 1)), plan_of(engine, 3)
+    submit, stopping = engine._worker.submit, []
+
+    def submit_late(*asked) -> None:
+        stopping.append(threading.Thread(target=engine.stop, args=(job,)))
+        stopping[0].start()
+        stopping[0].join(0.05)  # long enough for a stop that does not wait
+        submit(*asked)
+
+    monkeypatch.setattr(engine._worker, "submit", submit_late)
+    engine.extend(job, larger)
+    stopping[0].join(SAFETY)
+    device.let_go()
+    assert kinds(job) == ["Cancelled"] * 3
+
+
+def test_the_only_image_that_somebody_stopped_does_not_wait_for_anothers_many(engine, device):
+    device.may_load.clear()
+    many, one = engine.submit(plan_of(engine, 7, steps=9), owner="A"), engine.submit(plan_of(engine, steps=9), owner="B")
+    device.hold()
+    device.may_load.set()
+    device.let()
+    wait_for(one, at_step(1))
+    engine.stop(many)
+    engine.stop(one)
+    device.let_go()
+    assert [kinds(many), kinds(one)] == [["Cancelled"] * 7, ["Cancelled"]]
+    assert one.id in [job_id for ((job_id, _),) in device.calls("picture")][:2]
+
+
+def test_whoever_looks_for_many_pictures_lets_others_look_for_theirs(engine, device, monkeypatch):
+    free, looked_for = threading.Event(), []
+
+    def find(recipe, *asked) -> None:
+        looked_for.append(recipe.prompt)
+        assert free.wait(SAFETY)
+
+    monkeypatch.setattr(engine._history, "find", find)
+    many = engine.submit(plan_of(engine, 12, prompt="many"), owner="A", reuse=True)
+    wait_until(lambda: looked_for)
+    one = engine.submit(plan_of(engine, prompt="one"), owner="B", reuse=True)
+    wait_until(lambda: "B" in engine._worker._developer._lookups)
+    free.set()
+    assert [len(ends(many)), len(ends(one))] == [12, 1]
+    assert "one" in looked_for[:3]
+
+
 def test_nobody_works_and_that_is_said(engine, monkeypatch):
     dead = threading.Thread(target=lambda: None)
     dead.start()

@@ -251,6 +251,13 @@ def test_the_words_of_a_style_that_is_not_here_go_into_the_prompt(style: Style) 
     assert again == recipe.replace(prompt=recipe.full_prompt, negative_prompt=recipe.full_negative_prompt, style=None)
 
 
+def test_a_style_that_is_not_here_needs_no_negative_prompt() -> None:
+    style = Style(name="Elsewhere", prompt="{prompt}, ink", negative_prompt="blur")
+    shown = CONTROLS.show({"prompt": "a fox", "style": style})
+    assert (shown[CONTROLS.fields["prompt"]], shown[CONTROLS.fields["negative_prompt"]]) == ("a fox, ink", "blur")
+    assert CONTROLS.fields["style"] not in CONTROLS.show({"seed": 5, "style": style})
+
+
 def test_a_prompt_without_a_style_takes_off_the_style_that_is_chosen() -> None:
     shown = CONTROLS.show({"prompt": "an owl", "negative_prompt": ""})
     assert shown[CONTROLS.fields["style"]] == NO_STYLE

@@ -233,6 +233,17 @@ def test_a_page_that_missed_the_end_is_told_when_it_asks(tab, engine, press):
         assert told[tab.stage]["key"] == ""
 
 
+def test_an_answer_about_an_old_run_does_not_take_the_page_off_a_new_one(tab, engine, device, press):
+    list(press())
+    old = newest(engine)
+    device.hold()
+    next(press())
+    told = tab._act(ANN, gr.EventData(None, {"key": old.key}))
+    assert is_busy(tab, told)
+    assert told[tab.stage]["key"] == newest(engine).key != old.key
+    device.let_go()
+
+
 def test_a_run_that_is_not_known_any_more_ends_for_the_page(tab, engine, device, press):
     device.hold()
     updates = press()
