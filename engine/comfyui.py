@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-MAX_SAMPLERS, MAX_WALKED, MAX_LINKS = 50, 500, 50
+MAX_SAMPLERS, MAX_WALKED, MAX_LINKS, MAX_INPUTS = 50, 500, 50, 1000
 """Sampler nodes that are looked at, nodes on the way from one of them, and links of one that are followed: a stranger's graph has
 thousands that lead in circles."""
 
@@ -61,16 +61,23 @@ def read_graph(graph: Graph) -> tuple[str, str, list[tuple[str, str]]] | None:
     if negatives is None:
         pairs.append(("Negative prompt", "put together by its workflow"))
     negatives = negatives or [""]
-    pairs += [("Combined prompt", text) for text in prompts[1:]] + [("Combined negative prompt", text) for text in negatives[1:]]
+    pairs += _numbered("Combined prompt", prompts[1:]) + _numbered("Combined negative prompt", negatives[1:])
     if len(firsts) > 1:
         pairs.append(("Further samplers in its workflow", str(len(firsts) - 1)))
+    passes = []
     for later in samplers:
         if later not in firsts:
             told = {"steps": _value(graph, later, "steps"), "denoising": _value(graph, later, "denoise")}
-            pairs.append(("Further pass", ", ".join(f"{key} {value}" for key, value in told.items() if value is not None) or "unknown"))
+            passes.append(", ".join(f"{key} {value}" for key, value in told.items() if value is not None) or "unknown")
+    pairs += _numbered("Further pass", passes)
     others = dict.fromkeys(_class(graph, node) for node in graph if node not in denoising)
     pairs.append(("Further nodes", ", ".join(sorted(others.keys() - _UNDERSTOOD - {""})[:MAX_LINKS])))
     return prompts[0], negatives[0], pairs
+
+
+def _numbered(key: str, values: Sequence[str]) -> list[tuple[str, str]]:
+    """Pairs with keys of their own, as of equal ones only the first counts."""
+    return [(key if len(values) == 1 else f"{key} {number}", value) for number, value in enumerate(values, 1)]
 
 
 def _pairs(graph: Graph, sampler: str) -> Iterator[tuple[str, str]]:
@@ -165,7 +172,7 @@ def _walk(
         seen.add(node)
         yield node
         if not ends(node):
-            links = (_linked(value) for key, value in _inputs(graph, node).items() if key not in closed)
+            links = (_linked(value) for key, value in islice(_inputs(graph, node).items(), MAX_INPUTS) if key not in closed)
             waiting.extend(islice(filter(None, links), MAX_LINKS))
 
 

@@ -140,18 +140,26 @@ def _jpeg(stream: BinaryIO) -> Parts:
     """JPEG's marker segments (ITU T.81, B.1.1) up to the first scan; EXIF longer than one goes on in the next."""
     stream.seek(2)
     exif = bytearray()
-    while True:
-        mark, kind = struct.unpack("2B", stream.read(2))
-        if kind in {0xDA, 0xD9}:
-            break
-        (size,) = struct.unpack(">H", stream.read(2))
-        if mark != 0xFF or size < 2:
-            raise struct.error
-        data = stream.read(size - 2)
-        if kind == 0xE1 and data.startswith(b"Exif\0\0") and len(exif) < MAX_TEXT:
-            exif += data[6:]
-        xmp = kind == 0xE1 and data.startswith(b"http://ns.adobe.com/xap/1.0/\0")
-        yield (XMP_KEY, data.partition(b"\0")[2]) if xmp else ("", b"")
+    try:
+        while True:
+            mark, kind = struct.unpack("2B", stream.read(2))
+            while mark == kind == 0xFF:  # any number of fill bytes may stand before a marker (B.1.1.2)
+                (kind,) = stream.read(1) or b"\xd9"
+            if kind in {0xDA, 0xD9}:
+                break
+            (size,) = struct.unpack(">H", stream.read(2))
+            if mark != 0xFF or size < 2:
+                raise struct.error
+            data = stream.read(size - 2)
+            if len(data) < size - 2:
+                raise struct.error
+            if kind == 0xE1 and data.startswith(b"Exif\0\0") and len(exif) < MAX_TEXT:
+                exif += data[6:]
+            xmp = kind == 0xE1 and data.startswith(b"http://ns.adobe.com/xap/1.0/\0")
+            yield (XMP_KEY, data.partition(b"\0")[2]) if xmp else ("", b"")
+    except struct.error:  # cut short: what stood before is told
+        yield "exif", bytes(exif)
+        raise
     yield "exif", bytes(exif)
 
 

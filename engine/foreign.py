@@ -192,12 +192,13 @@ def _novelai(texts: Texts) -> Reading | None:
     return _text(told.get("prompt")) or texts.get("Description", ""), _text(told.get("uc")), [*pairs, *_renamed(told, names, silent)]
 
 
-_XMP_JSON = re.compile(r"<exif:UserComment>.{0,200}?<rdf:li[^>]{0,100}>\s*(\{[^<]*\})\s*</rdf:li>", re.DOTALL)
+_XMP_JSON = re.compile(r"<exif:UserComment>.{0,200}?<rdf:li[^>]{0,100}+>\s*+(\{[^<]*+)</rdf:li>", re.DOTALL)
 
 
 def _draw_things(texts: Texts) -> Reading | None:
     """Draw Things: JSON in XMP's exif:UserComment, "c" and "uc" for the two prompts."""
-    found = _XMP_JSON.search(texts.get(XMP_KEY, ""))
+    xmp = texts.get(XMP_KEY, "")
+    found = _XMP_JSON.match(xmp, max(xmp.find("<exif:UserComment>"), 0))
     told = _json(html.unescape(found[1]) if found else texts.get("parameters", ""))
     if not {"c", "uc"} <= told.keys():
         return None

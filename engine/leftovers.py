@@ -160,7 +160,7 @@ def _resources(pairs: Pairs, words: str) -> Iterator[str]:
         kind = "LoRA" if kind in _LORAS else "embedding" if kind in _EMBEDDINGS else "VAE" if kind == "vae" else kind
         if kind not in {"model", "checkpoint"} and name:
             named.setdefault(kind, {}).setdefault(name.casefold(), name)
-    for kind, names in named.items():
+    for kind, names in list(named.items())[:MAX_LISTED]:
         shown = [f"“{_short(name)}”" for name in list(names.values())[:MAX_NAMED]]
         more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
         yield f"{_short(kind)}{'s' if len(names) > 1 else ''} {', '.join(shown)}{more}"

@@ -55,6 +55,8 @@ class Found:
     """The tool that made it, such as "Darkroom" or "A1111"."""
     notes: tuple[str, ...] = ()
     grid: Grid | None = None
+    exact: bool | None = None
+    """Whether it was made in the fixed batch; None where the file does not say."""
     model_hash: str = ""
     """Of the model's file, where the text has one."""
 
@@ -174,9 +176,15 @@ def _read_own(texts: Mapping[str, str]) -> Found | None:
     try:
         grid = Grid.model_validate(content["grid"]) if "grid" in content else None
         recipe = grid.recipe if grid else Recipe.model_validate(content["recipe"])
-        return Found(dict(recipe), "Darkroom", (*([_LATER] if later else []), *_stopped(content)), grid)
+        return Found(dict(recipe), "Darkroom", (*([_LATER] if later else []), *_stopped(content)), grid, _exact(content))
     except (ValueError, KeyError, TypeError, RecursionError):
         return _read_later(content, texts) if later else None
+
+
+def _exact(content: Mapping[str, Any]) -> bool | None:
+    provenance = content.get("provenance")
+    exact = provenance.get("exact") if isinstance(provenance, dict) else None
+    return exact if isinstance(exact, bool) else None
 
 
 def _stopped(content: Mapping[str, Any]) -> list[str]:

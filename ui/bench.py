@@ -109,7 +109,7 @@ class Bench:
             found = metadata.read_picture(Path(path))
             settings, notes = self.engine.limits.fit(found.settings)
             if found.grid is None:
-                shown = self.controls.show(settings)
+                shown = self.controls.show(settings if found.exact is None else {**settings, "exact": found.exact})
             else:
                 shown = self.compare.show_grid(found.grid.model_copy(update={"recipe": make_recipe(self.engine.limits.bounds, **settings)}))
         except EngineError as error:  # also of a grid with an axis that only a later version knows

@@ -196,7 +196,7 @@ class CompareTab:
                 return self._add(visitor, job, asked, str(event.axis), str(event.values))
             cell = job.plan.cell(event.cell)
             if event.what == "use":
-                return {**self.controls.show(dict(cell.recipe)), self.tabs: gr.Tabs(selected="generate")}
+                return {**self.controls.show({**dict(cell.recipe), "exact": job.plan.exact}), self.tabs: gr.Tabs(selected="generate")}
             finer = self.show_grid(refine(job.plan.grid, cell.place, self.offer))
             gr.Info("A finer grid around this cell stands in the axes: press Compare to develop it.", title="Zoomed in")
             return finer

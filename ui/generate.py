@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 from pathlib import Path
 from typing import Any
@@ -104,9 +105,11 @@ class GenerateTab:
             plan = plan_images(request.recipe, self.engine.catalog, self.engine.limits, count=request.count, exact=request.exact)
             job = self.engine.submit(plan, visitor, request.previews)
         except EngineError as error:
-            made = self._made(visitor, shown)
-            kept = stage.single(made, shown) if made else None
-            return {**self._idle(), self.stage: stage.refused(str(error), kept), self.visitor: visitor}
+            made, running = self._made(visitor, shown), self._running(visitor)
+            key = running[-1].key if running else ""  # a run that goes on is followed all the same
+            kept = stage.single(made, shown, key) if made else None
+            buttons = self._busy() if running else self._idle()
+            return {**buttons, self.stage: stage.refused(str(error), kept, key), self.visitor: visitor}
         return {self.controls.fields["seed"]: request.recipe.seed, self.visitor: visitor, **self._watched(job)}
 
     async def ask(self, asked: Any) -> dict[str, Any]:
@@ -176,7 +179,9 @@ class GenerateTab:
 
     def _reuse(self, visitor: str, pick: str) -> dict[Any, Any]:
         made = self._made(visitor, pick)
-        return self.controls.show(dict(made.recipe)) if made else {self.controls.fields["seed"]: gr.skip()}
+        if made is None:
+            return {self.controls.fields["seed"]: gr.skip()}
+        return self.controls.show({**dict(made.recipe), "exact": made.provenance.exact})
 
     def _last_seed(self, visitor: str) -> tuple[Any, Any]:
         pictures = self._pictures(visitor)
@@ -243,7 +248,9 @@ def _download_button(made: Made) -> gr.DownloadButton:
 
 def _unsaved_file(made: Made) -> Path:
     """A temporary file of a picture that could not be saved, so that it can still be downloaded: one however often it is looked at."""
-    folder = passing_folder("unsaved") / made.sha256
+    # Not by its pixels alone: others' words may draw the same ones.
+    content = made.sha256 + metadata.record(made.recipe, made.provenance)
+    folder = passing_folder("unsaved") / hashlib.sha256(content.encode("utf-8", "replace")).hexdigest()
     if (file := folder / f"seed-{made.recipe.seed}.png").exists():
         os.utime(folder)  # fetched again: it stays for another while
         return file

@@ -196,7 +196,8 @@ class LiveSheet:
         wanted = asked.get("cells")
         if not isinstance(wanted, list):
             raise InvalidRequest("“cells” must be a list of cells.")
-        self.engine.stop(job, {cell.index for cell in job.plan.cells if cell.index in wanted})
+        known = {one for one in wanted if isinstance(one, int)}
+        self.engine.stop(job, {cell.index for cell in job.plan.cells if cell.index in known})
         return {}
 
 

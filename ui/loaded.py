@@ -13,6 +13,9 @@ from ui.template import literal
 READ_AT_ONCE = 480
 """Characters of notes that are shown before the rest is folded away: ten lines on a phone."""
 
+LONGEST = 4000
+"""Characters of one note: a text may hold thousands of things in one of its places."""
+
 CARD = """
 {{#if value.notes}}
 <section class="loaded" aria-label="Notes on the file">
@@ -32,6 +35,7 @@ def loaded_component() -> gr.HTML:
 
 def loaded_value(title: str = "", notes: Sequence[str] = ()) -> dict[str, Any]:
     """The card's value; without notes there is no card. The first is never folded, however long."""
+    notes = [note if len(note) <= LONGEST else note[: LONGEST - 3] + "..." for note in notes]
     shown = next((count for count in range(1, len(notes)) if len("".join(notes[: count + 1])) > READ_AT_ONCE), len(notes))
     folded = list(notes[shown:])
     return literal({"title": title, "notes": list(notes[:shown]), "folded": folded, "count": str(len(folded))})

@@ -21,7 +21,7 @@ Darkroom.readSprite = async sprite => {
   if (!sprite) return null;
   const image = new Image();
   image.src = sprite.src;
-  await image.decode();
+  try { await image.decode(); } catch (error) { return null; }  // a browser short of memory: the next frame may do
   return {...sprite, image};
 };
 
@@ -65,7 +65,12 @@ Darkroom.Sheet = class {
     this.stopPlaying();
     this.at = 0;
     if (!key) { this.root.replaceChildren(this.welcome()); return; }
-    const plan = await this.ask('sheet', {});
+    let plan = await this.ask('sheet', {});
+    while (plan.away && round === this.round) {
+      this.root.replaceChildren(Darkroom.element('p', {class: 'refusal', role: 'alert', text: plan.error}));
+      await Darkroom.pause(Darkroom.Sheet.AWAY);
+      if (round === this.round) plan = await this.ask('sheet', {});
+    }
     if (round !== this.round) return;
     if (plan.error) { this.root.replaceChildren(Darkroom.element('p', {class: 'refusal', role: 'alert', text: plan.error})); return; }
     const typed = this.typed();

@@ -30,17 +30,19 @@ element.addEventListener('click', event => {
 FOLLOW = """
 const pause = milliseconds => new Promise(resolve => setTimeout(resolve, milliseconds));
 const AGAIN = 2000;  // milliseconds until what was not answered is said again
-let round = 0;
+let round = 0, following = '';
 // Follows the run whose key stands in the value, until the page has been told its end: that brings a value without a key.
 const follow = async () => {
-  const key = (props.value || {}).key;
+  const value = props.value || {};
+  if (value.key || !value.looked) following = value.key || '';  // a look may have been asked for before the run
+  const key = following;
   if (!key) return;
   const mine = ++round;
   let seen = -1, made = 0;
-  while (mine === round && (props.value || {}).key === key) {
+  while (mine === round && following === key) {
     if (document.hidden) { await pause(200); continue; }
     const answer = await server.ask_stage({key, seen}) || {away: true};  // gradio gives nothing where the line is cut
-    if (mine !== round || (props.value || {}).key !== key) return;
+    if (mine !== round || following !== key) return;
     if (answer.stage) {
       seen = answer.version;
       if (props.value.state === 'running') props.value = answer.stage;  // else an earlier picture is being looked at
@@ -113,9 +115,9 @@ def welcome(spec: ModelSpec) -> Value:
     return _value("idle", title="Nothing developed yet.", examples=list(spec.examples), ratio=1.0, status=spec.note)
 
 
-def refused(message: str, kept: Value | None = None) -> Value:
-    """A request that was wrong: nothing ran, and the picture that was there stays."""
-    return {**kept, "error": literal(message)} if kept else _value("failed", error=message)
+def refused(message: str, kept: Value | None = None, key: str = "") -> Value:
+    """A request that was wrong: nothing was begun, and the picture that was there stays; `key` is of a run that goes on."""
+    return {**kept, "error": literal(message)} if kept else _value("failed", error=message, key=key)
 
 
 def working(view: JobView, key: str = "") -> Value:
@@ -142,7 +144,7 @@ def single(made: Made, pick: str, key: str = "") -> Value:
     if made.provenance.unfinished:
         status = f"Unfinished: step {made.provenance.step} of {made.provenance.total}, seed {made.recipe.seed}"
     ratio = made.recipe.width / made.recipe.height
-    return _value("done", frames=[frame], ratio=ratio, status=status, notices=made.unsaved, key=key)
+    return _value("done", frames=[frame], ratio=ratio, status=status, notices=made.unsaved, key=key, looked=True)
 
 
 def strip_value(pictures: Sequence[tuple[str, Made]]) -> list[Value]:
@@ -185,7 +187,7 @@ def _value(state: str, **parts: Any) -> Value:
     """A whole value: the template must find every name, whatever the state."""
     empty: Value = {
         "state": state, "title": "", "examples": [], "frames": [], "ratio": 1.0, "status": "", "notices": "",
-        "percent": 0, "meter": "known", "error": "", "key": "",
+        "percent": 0, "meter": "known", "error": "", "key": "", "looked": False,
     }  # fmt: skip
     value = literal({**empty, **parts})
     value["columns"] = math.ceil(math.sqrt(max(len(value["frames"]), 1)))

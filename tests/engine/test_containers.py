@@ -203,6 +203,16 @@ def test_a_chunk_of_png_counts_before_its_exif(file: Path) -> None:
     assert read_bytes(png_of(head, *rest[:-1], text, rest[-1]), file).found == {"parameters": "of PNG"}
 
 
+def test_exif_before_a_jpegs_cut_or_behind_fill_bytes_is_read(file: Path) -> None:
+    """ITU T.81, B.1.1.2: any number of bytes FF may stand before a marker."""
+    whole = with_comment("JPEG", ASCII + b"of EXIF")
+    end = whole.index(b"\xff\xe1") + 2
+    end += struct.unpack_from(">H", whole, end)[0]
+    texts = read_bytes(whole[: end + 3], file)
+    assert (texts.found, "damaged" in texts.trouble) == ({"parameters": "of EXIF"}, True)
+    assert read_bytes(whole[:end] + b"\xff\xff" + whole[end:], file).found == {"parameters": "of EXIF"}
+
+
 def test_exif_in_two_segments_is_put_together(file: Path) -> None:
     exif = Image.Exif()
     exif.get_ifd(0x8769)[0x9286] = ASCII + b"x" * 90_000

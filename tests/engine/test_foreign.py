@@ -363,6 +363,15 @@ def test_conditionings_that_are_combined_are_told(file: Path) -> None:
     found = found_in(file, prompt=graph)
     assert found.settings["prompt"] == CAR["prompt"]
     assert "Combined prompt a dog" in notes(found)
+    graph["51"] = {"class_type": "ConditioningCombine", "inputs": {"conditioning_1": ["52", 0], "conditioning_2": ["53", 0]}}
+    graph |= {name: {"class_type": "CLIPTextEncode", "inputs": {"text": text}} for name, text in (("52", "a dog"), ("53", "a bird"))}
+    for told in ("a dog", "a bird"):
+        assert told in notes(found_in(file, prompt=graph))
+
+
+def test_a_comment_of_millions_of_brackets_ends() -> None:
+    xmp = "<exif:UserComment>" * 11 + "<rdf:li" * 14 + ">{" + "}" * 2_000_000 + "<x"
+    assert read_foreign({"XML:com.adobe.xmp": xmp}) is None
 
 
 def refused() -> dict[str, dict[str, Any]]:

@@ -87,9 +87,18 @@ def test_a_picture_of_ours_fills_in_everything(bench, engine, press, told, tmp_p
     assert shown == {
         "model": "starter", "prompt": "an owl", "negative": "red", "style": "Watercolour", "seed": 100, "seed-mode": KEEP,
         "steps": 7, "cfg": 6.0, "scheduler": made.recipe.scheduler, "width": 128, "height": 64, "clip-skip": 1,
-        "loaded": loaded_value("Settings of a picture made by Darkroom are loaded"),
+        "exact": False, "loaded": loaded_value("Settings of a picture made by Darkroom are loaded"),
     }  # fmt: skip
     assert shown["loaded"]["notes"] == []
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_a_picture_is_made_again_as_exactly_as_it_was(bench, engine, press, told, tmp_path, exact):
+    list(press(exact=exact))
+    made = pictures(engine, ANN)[0][1]
+    file = tmp_path / "again.png"
+    file.write_bytes(png_bytes(made.image, made.recipe, made.provenance))
+    assert bench._load_file(str(file))[bench.controls.fields["exact"]] is exact
 
 
 def test_a_picture_of_a1111_fills_in_what_is_known_and_says_what_is_not(bench, told, tmp_path):
@@ -120,7 +129,9 @@ def test_notes_beyond_a_glance_are_folded_and_none_is_lost():
     value = loaded_value("Loaded", notes)
     assert value["notes"] + value["folded"] == notes
     assert (len(value["notes"]), value["count"]) == (3, "3")
-    assert loaded_value("Loaded", ["x" * 9000])["folded"] == []
+    assert loaded_value("Loaded", ["x" * 3000])["folded"] == []
+    [longest] = loaded_value("Loaded", ["x" * 90_000])["notes"]
+    assert (len(longest), longest[-3:]) == (4000, "...")
     assert loaded_value()["notes"] == []
 
 

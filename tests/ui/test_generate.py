@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from tests.engine.test_worker import at_step, ends, files, plan_of, wait_for
 from tests.fake_device import SAFETY
 from tests.ui.conftest import ANN, ASKED, BOB, Update, followed, merged, pictures
 from ui.controls import KEEP, RANDOM
-from ui.generate import GenerateTab
+from ui.generate import GenerateTab, _unsaved_file
 
 
 def is_idle(tab: GenerateTab, page: Update) -> bool:
@@ -244,6 +245,25 @@ def test_an_answer_about_an_old_run_does_not_take_the_page_off_a_new_one(tab, en
     device.let_go()
 
 
+def test_a_refusal_leaves_the_page_on_the_run_that_goes_on(tab, engine, device, press):
+    device.hold()
+    next(press())
+    [refusal] = press(width=501)
+    assert is_busy(tab, refusal)
+    assert refusal[tab.stage]["error"]
+    assert refusal[tab.stage]["key"] == newest(engine).key
+    device.let_go()
+
+
+def test_equal_pixels_of_other_words_are_downloaded_with_their_own(tab, press, engine, monkeypatch, tmp_path):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "gradio"))
+    list(press())
+    [(_, made)] = pictures(engine, ANN)
+    one = replace(made, path=None, pixels=made.image)
+    other = replace(one, recipe=made.recipe.replace(negative_prompt="other words"))
+    assert [read_picture(_unsaved_file(picture)).settings["negative_prompt"] for picture in (one, other)] == ["", "other words"]
+
+
 def test_a_run_that_is_not_known_any_more_ends_for_the_page(tab, engine, device, press):
     device.hold()
     updates = press()
@@ -357,8 +377,8 @@ def test_a_picture_of_ones_own_can_be_looked_at_and_used_again(tab, engine, pres
     assert downloaded(tab, page).name == made.path.name
     shown = tab._reuse(ANN, pick)
     fields = tab.controls.fields
-    assert {name: shown[fields[name]] for name in ("prompt", "seed", "guidance_scale", "seed_mode")} == {
-        "prompt": "an owl", "seed": made.recipe.seed, "guidance_scale": 6, "seed_mode": KEEP,
+    assert {name: shown[fields[name]] for name in ("prompt", "seed", "guidance_scale", "seed_mode", "exact")} == {
+        "prompt": "an owl", "seed": made.recipe.seed, "guidance_scale": 6, "seed_mode": KEEP, "exact": False,
     }  # fmt: skip
 
 

@@ -78,8 +78,8 @@ def test_every_value_has_every_name_of_the_template(catalog: Catalog) -> None:
 
 def test_every_name_of_a_value_is_read_by_the_template(catalog: Catalog) -> None:
     for value in all_values(catalog):
-        assert value.keys() <= names(STAGE, "value") | {"key"}, value["state"]
-    assert "props.value || {}).key" in FOLLOW
+        assert value.keys() <= names(STAGE, "value") | {"key", "looked"}, value["state"]
+    assert all(f"value.{name}" in FOLLOW for name in ("key", "looked"))
 
 
 @pytest.mark.parametrize("state", EVERY_STATE)
