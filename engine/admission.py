@@ -81,8 +81,15 @@ class Admission:
         with self._lock:
             candidates = {owner: [job for job in jobs if model in jobs[job]] for owner, jobs in self._lines.items()}
             order = self._owners.in_turn([owner for owner, jobs in candidates.items() if jobs])
-            while order and len(admitted) < ADMITTED_A_TICK:
-                let_in = [owner for owner in order if self._let_in(owner, model, room, cost, admitted)]
+            saved_up_for = False
+            while order and len(admitted) < ADMITTED_A_TICK and not saved_up_for:
+                let_in = []
+                for owner in order:
+                    if self._let_in(owner, model, room, cost, admitted):
+                        let_in.append(owner)
+                    elif owner not in self._held and len(admitted) < ADMITTED_A_TICK:
+                        saved_up_for = True  # what comes free is for whoever has nothing, however large it is
+                        break
                 self._tidy()
                 order = [owner for owner in let_in if any(model in line for line in self._lines.get(owner, {}).values())]
             if admitted:

@@ -84,7 +84,7 @@ class Developer:
             try:
                 known = facts.result()
                 self._tell(task, self._made(task, image, known, seconds), known)
-            except Exception:
+            except BaseException:
                 log.exception("a picture could not be developed")
                 message = "This picture could not be developed; the log has the details."
                 task.publish(Failed(task.cell.index, message, traceback.format_exc()))
@@ -103,6 +103,9 @@ class Developer:
         """Has an equal picture looked for on disk; its task ends with that. `over` is told whether there was one."""
 
         def work() -> None:
+            if task.job.end(task.cell.index) is not None:  # stopped meanwhile
+                over(False)
+                return
             made = None
             try:
                 made = self._history.find(task.cell.recipe, task.job.plan.exact, facts.result())

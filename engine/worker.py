@@ -11,7 +11,7 @@ import queue
 import threading
 import time
 import traceback
-from collections import Counter
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -29,7 +29,7 @@ from engine.errors import EngineError, ModelUnavailable
 from engine.events import Cancelled, Developing, Failed, Notice, Preview, Queued
 from engine.history import History
 from engine.job import Job
-from engine.packing import Packer
+from engine.packing import Packer, Turns
 from engine.plan import Cell
 from engine.previewing import SHARE, Account, PreviewBudget, PreviewBudgets
 from engine.speed import Speed, seconds_shown
@@ -51,6 +51,9 @@ HANG_SECONDS = 120.0
 
 HANG_TIMES = 5
 """... unless calls here have been so slow that it is not even so many times the slowest of them."""
+
+CLOSING_SECONDS = 30.0
+"""How long the next stopped image may take to be decoded when Darkroom is closed."""
 
 _BROKEN = "Something went wrong inside Darkroom; the log has the details. Please try again."
 
@@ -80,6 +83,8 @@ class Worker:
         self._looked_up: dict[Key, Task] = {}  # let in, but perhaps on disk already
         self._live: dict[Key, Task] = {}
         self._stopped: list[Task] = []  # out of the ticks, their pictures still to be decoded
+        self._stop_turns = Turns()
+        self._questions: deque[Callable[[], None]] = deque()
         self._loading: str | None = None
         self._loading_told: Notice | None = None
         self._rehearsing: str | None = None
@@ -125,6 +130,7 @@ class Worker:
 
         With `finish_current` the cell that has come furthest goes on to its end.
         """
+        cells = {cell.index for cell in job.plan.cells} if cells is None else set(cells)  # not those that are added later
         self._put(lambda: self._stop(job, cells, finish_current))
         if not finish_current:
             job.stopping(cells)
@@ -146,18 +152,19 @@ class Worker:
         return self._troubles.get(model)
 
     def ask(self, question: Callable[[Device], Any]) -> Future:
-        """The answer of `question`, put to the device between two ticks."""
+        """The answer of `question`, put to the device between two ticks, one in each pause: steps come before looks back."""
         answer: Future = Future()
 
         def put() -> None:
             if not answer.set_running_or_notify_cancel():
                 return  # whoever asked does not wait any more
             try:
-                answer.set_result(question(self._opened()))
+                with self._calling():
+                    answer.set_result(question(self._opened()))
             except Exception as error:  # noqa: BLE001 - handed to whoever asked
                 answer.set_exception(error)
 
-        self._put(put)
+        self._put(lambda: self._questions.append(put))
         return answer
 
     def count_tokens(self, model: str, text: str) -> TokenCount | None:
@@ -194,7 +201,9 @@ class Worker:
         with self._gate:
             self._closing = True
             self._inbox.put(Request(self._stop_all))
-        self._thread.join(timeout=30)
+        left = None
+        while self._thread.is_alive() and left != (left := len(self._stopped)):  # as long as there is progress
+            self._thread.join(CLOSING_SECONDS)
         self._over.set()
         self._developer.close()
 
@@ -228,7 +237,7 @@ class Worker:
 
     def _run(self) -> None:
         """The loop. BaseException: a SystemExit raised by some library must not leave callers waiting for ever."""
-        while not self._all_stopped or not self._inbox.empty() or self._stopped:
+        while not self._all_stopped or not self._inbox.empty() or self._stopped or self._questions:
             self._read_inbox(wait=not self._busy())
             try:
                 self._begin()
@@ -241,10 +250,12 @@ class Worker:
                 log.exception("a tick failed")
                 self._safely(self._abandon, list(self._live.values()))
             self._develop_stopped()
+            if self._questions:
+                self._handle(Request(self._questions.popleft()))
 
     def _busy(self) -> bool:
         """Whether there is something to do without a new request: what waits for a load, a disk or a writer is not."""
-        if self._live or self._stopped:
+        if self._live or self._stopped or self._questions:
             return True
         if self._looked_up:
             return False
@@ -288,7 +299,8 @@ class Worker:
         return self._device
 
     def _warm(self, spec: ModelSpec, over: Future) -> None:
-        if self._loading != spec.name and (self._busy() or self._loading is not None or self.resident == spec.name):
+        idle = not (self._busy() or self._looked_up or self._ready or self._loading is not None)
+        if self._loading != spec.name and (not idle or self.resident == spec.name):
             over.set_result(None)
             return
         self._warmed.append(over)
@@ -323,7 +335,7 @@ class Worker:
     def _cost(self, task: Task) -> int:
         try:
             return self._opened().cost(task.cell.recipe)
-        except Exception:  # noqa: BLE001 - a recipe so odd is told of where it is begun
+        except BaseException:  # noqa: BLE001 - a recipe so odd is told of where it is begun
             return 0
 
     def _tell_places(self) -> None:
@@ -420,10 +432,15 @@ class Worker:
 
     def _load_done(self, spec: ModelSpec, loaded: Any) -> None:
         self._loading = self._loading_told = None
+        others = self._live or self._looked_up or self._stopped or self._line.waits_for(self.resident)
+        if self._rehearsing == spec.name and others and not self._line.waits_for(spec.name):
+            self._rehearsing = None  # nobody waits for it, and others' pictures came first
+            self._tell_warmed()
+            return
         self._ready = (spec.name, loaded)
 
     def _load_failed(self, spec: ModelSpec, error: BaseException) -> None:
-        self._loading = self._loading_told = None
+        self._loading = self._loading_told = self._rehearsing = None
         self._tell_warmed()
         if not isinstance(error, EngineError):
             log.error("loading %s failed", spec.name, exc_info=error)
@@ -445,7 +462,7 @@ class Worker:
 
         try:
             self._developer.look_up(task, self._opened().facts(), over)
-        except Exception:
+        except BaseException:
             log.exception("a picture made before could not be looked for")
             self._looked(task, found=False)
 
@@ -576,7 +593,8 @@ class Worker:
         if method is None:
             return None, ""
         try:
-            image = device.preview(task.key, method)
+            with self._calling():
+                image = device.preview(task.key, method)
         except EngineError:  # nothing to see of this step
             return None, ""
         except Exception:  # watching must never end an image
@@ -628,14 +646,17 @@ class Worker:
 
     def _stop_begun(self, task: Task) -> None:
         self._looked_up.pop(task.key, None)
-        self._line.release(task)
         if self._live.pop(task.key, None) is None:  # it was still looked for on disk
+            self._line.release(task)
             task.publish(Cancelled(task.cell.index, 0, task.total))
             return
-        self._stopped.append(task)
+        if not task.step:  # there is nothing to decode
+            self._settle(task)
+            task.publish(Cancelled(task.cell.index, 0, task.total))
+            return
+        self._stopped.append(task)  # it holds its room until it is decoded
         self._safely(self._opened().drop, task.key)
-        if task.step:
-            task.publish(Developing(task.cell.index, task.step, task.total))
+        task.publish(Developing(task.cell.index, task.step, task.total))
 
     def _stop_all(self) -> None:
         self._all_stopped = True
@@ -651,14 +672,14 @@ class Worker:
         """Decodes one stopped image: a hundred at once would hold up everybody else's."""
         if not self._stopped:
             return
-        # Of whoever stopped fewest: one of somebody's hundred does not come before another's only one.
-        count = Counter(task.owner for task in self._stopped)
-        task = min(self._stopped, key=lambda task: count[task.owner])
+        # Owners take turns: another's only one does not wait for somebody's hundred.
+        owner = self._stop_turns.in_turn(dict.fromkeys(task.owner for task in self._stopped))[0]
+        self._stop_turns.took([owner])
+        task = next(task for task in self._stopped if task.owner == owner)
         self._stopped.remove(task)
         try:
-            if task.step:
-                self._develop(task)
-                return
+            self._develop(task)
+            return
         except BaseException:  # what cannot be shown of a stopped image is no news
             log.exception("a stopped image could not be developed")
         self._settle(task)

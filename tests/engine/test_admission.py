@@ -92,6 +92,23 @@ def test_names_alone_get_nobody_more_than_twice_the_room(line) -> None:
     assert len(let_in(line, 5, room=50, cost=lambda task: 10)) == 10
 
 
+def test_what_comes_free_is_saved_up_for_a_newcomers_larger_image(line) -> None:
+    """Twice the room is held by small ones; each that ends would make way for the next small one for ever."""
+    sizes = {"small": 10, "large": 40}
+
+    def cost(task: Task) -> int:
+        return sizes[task.owner.split()[0]]
+
+    for name in range(30):
+        line.join(tasks_of(f"small {name}", 1))
+    under_way = let_in(line, 5, room=50, cost=cost)
+    line.join(tasks_of("large one", 1))
+    for ended in under_way[:4]:
+        assert owners(line.admit("m", 50, cost)) == []
+        line.release(ended)
+    assert owners(line.admit("m", 50, cost)) == ["large one"]
+
+
 def test_whoever_came_first_leaves_the_others_their_part(line) -> None:
     """A holds all there is; B comes and gets half as much, not only the one that everybody may have."""
     line.join(tasks_of("A", 1000))

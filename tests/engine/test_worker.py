@@ -812,6 +812,72 @@ def test_a_stop_does_not_come_between_a_plans_growing_and_its_cells(engine, devi
     assert kinds(job) == ["Cancelled"] * 3
 
 
+def test_what_is_added_after_a_stop_is_made(engine, device):
+    """The device is in a long call all the while: it hears of the stop when the new cells wait already."""
+    device.hold()
+    job = engine.submit(plan_of(engine, 1))
+    device.let()
+    wait_for(job, at_step(1))
+    engine.stop(job)
+    engine.extend(job, plan_of(engine, 3))
+    device.let_go()
+    assert kinds(job) == ["Cancelled", "Finished", "Finished"]
+
+
+def test_what_was_stopped_is_not_looked_for_on_disk(engine, device, monkeypatch):
+    free, looked_for = threading.Event(), []
+
+    def find(recipe, *asked) -> None:
+        looked_for.append(recipe.seed)
+        assert free.wait(SAFETY)
+
+    monkeypatch.setattr(engine._history, "find", find)
+    job = engine.submit(plan_of(engine, 9), reuse=True)
+    wait_until(lambda: looked_for)
+    engine.stop(job)
+    assert kinds(job) == ["Cancelled"] * 9
+    free.set()
+    assert kinds(engine.submit(plan_of(engine, seed=7), reuse=True)) == ["Finished"]
+    assert looked_for == [100, 7]
+
+
+def test_stopped_images_hold_their_room_until_they_are_decoded(engine, device):
+    device.room = 4 * device.cost(plan_of(engine).cells[0].recipe)
+    device.may_load.clear()
+    jobs = [engine.submit(plan_of(engine, 8, steps=9), owner="A", together=True) for _ in range(2)]
+    device.hold()
+    device.may_load.set()
+    device.let()
+    wait_for(jobs[0], lambda event: isinstance(event, Preview))
+    for job in jobs:
+        engine.stop(job)
+    device.let_go()
+    assert [kinds(job) for job in jobs] == [["Cancelled"] * 8] * 2
+    live, most = set(), 0
+    for call in device.history:
+        live |= {call[1]} if call[0] == "admit" else set()
+        live -= {call[1]} if call[0] == "settle" else set()
+        most = max(most, len(live))
+    assert most <= 4
+
+
+def test_a_model_that_nobody_waits_for_does_not_take_the_place_of_one_in_use(engine, device):
+    assert kinds(engine.submit(plan_of(engine))) == ["Finished"]
+    device.may_load.clear()
+    warm = engine.warm("sd15")
+    wait_until(lambda: len(device.calls("load")) == 2)
+    device.hold()
+    job = engine.submit(plan_of(engine, 2))
+    device.let()
+    wait_for(job, at_step(1))
+    device.may_load.set()
+    device.let()
+    assert warm.result(SAFETY) is None
+    device.let_go()
+    assert kinds(job) == ["Finished"] * 2
+    assert device.calls("install") == [("starter",)]
+
+
 def test_the_only_image_that_somebody_stopped_does_not_wait_for_anothers_many(engine, device):
     device.may_load.clear()
     many, one = engine.submit(plan_of(engine, 7, steps=9), owner="A"), engine.submit(plan_of(engine, steps=9), owner="B")

@@ -248,7 +248,7 @@ def test_an_answer_about_an_old_run_does_not_take_the_page_off_a_new_one(tab, en
 def test_a_refusal_leaves_the_page_on_the_run_that_goes_on(tab, engine, device, press):
     device.hold()
     next(press())
-    [refusal] = press(width=501)
+    refusal = next(press(width=501))
     assert is_busy(tab, refusal)
     assert refusal[tab.stage]["error"]
     assert refusal[tab.stage]["key"] == newest(engine).key
