@@ -28,8 +28,9 @@ import gradio as gr
 import gradio.http_server
 
 from engine.engine import Engine
-from engine.errors import EngineError
+from engine.errors import EngineError, NotSaved
 from engine.local import DATA_DIR, PRESETS, open_engine
+from engine.outputs import check_folder
 from ui.page import build_page
 from ui.theme import page_assets
 
@@ -54,6 +55,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         auth = credentials(options.auth, options.share)
         check_address(options.host, options.port)
         engine = open_engine(model=options.model, device=options.device, dtype=options.dtype, data_dir=options.data_dir)
+        try:
+            check_folder(engine.outputs)
+        except NotSaved as error:  # a page is of use all the same: each picture can be downloaded
+            print(f"darkroom: {error}", file=sys.stderr)
         page = open_page(engine)
         engine.warm()
         serve(page, engine, options, auth)

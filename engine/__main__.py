@@ -21,7 +21,7 @@ from engine.errors import EngineError, InvalidRequest, NotSaved
 from engine.events import Cancelled, Failed, Finished, Made, Notice, Preview
 from engine.job import Job
 from engine.local import DATA_DIR, PRESETS, open_catalog, open_engine
-from engine.outputs import day_folder, write_picture
+from engine.outputs import check_folder, day_folder, write_picture
 from engine.plan import MAX_LINE, AxisLine, Grid, GridPreset, Plan, plan_grid, plan_images
 from engine.previewing import PreviewOptions
 from engine.recipe import Recipe, make_recipe, random_seed
@@ -156,6 +156,7 @@ def _grid(options: argparse.Namespace) -> int:
 
 
 def _open(options: argparse.Namespace) -> Engine:
+    check_folder(options.out or options.data_dir / "outputs")
     return open_engine(model=options.model, device=options.device, dtype=options.dtype, data_dir=options.data_dir, out=options.out)
 
 

@@ -114,6 +114,17 @@ def _write(content: bytes, target: Path, modified: int | None = None) -> Path:
         raise
 
 
+def check_folder(folder: Path) -> None:
+    """Raises NotSaved when nothing can be written into a folder, before anything is made for it. It is there afterwards."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(b"x")
+    except OSError as error:
+        reason = "it is no folder" if error.errno in {errno.EEXIST, errno.ENOTDIR} else error.strerror or type(error).__name__
+        raise NotSaved(f"Pictures cannot be written into {folder}: {reason}. Name another folder.") from error
+
+
 def _sentence(error: OSError) -> str:
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return f"The picture could not be saved: the disk is full; make room there. {_KEEP}"

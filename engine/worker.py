@@ -239,6 +239,8 @@ class Worker:
         """The loop. BaseException: a SystemExit raised by some library must not leave callers waiting for ever."""
         while not self._all_stopped or not self._inbox.empty() or self._stopped or self._questions:
             self._read_inbox(wait=not self._busy())
+            if self._questions:
+                self._handle(Request(self._questions.popleft()))
             try:
                 self._begin()
             except BaseException:
@@ -250,8 +252,6 @@ class Worker:
                 log.exception("a tick failed")
                 self._safely(self._abandon, list(self._live.values()))
             self._develop_stopped()
-            if self._questions:
-                self._handle(Request(self._questions.popleft()))
 
     def _busy(self) -> bool:
         """Whether there is something to do without a new request: what waits for a load, a disk or a writer is not."""
@@ -445,7 +445,7 @@ class Worker:
         if not isinstance(error, EngineError):
             log.error("loading %s failed", spec.name, exc_info=error)
             error = ModelUnavailable(f"{spec.title} could not be loaded; the log has the details.")  # its words may hold a path
-        log.warning("%s", error)
+        log.info("%s", error)  # the command line tells it by itself
         self._troubles[spec.name] = str(error)
         for task in self._line.leave(lambda task: task.model == spec.name):
             self._fail(task, str(error))

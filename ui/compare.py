@@ -167,7 +167,10 @@ class CompareTab:
             return {self.cost: hint_value((str(error), "warning")), self.visitor: visitor}
         cost = self.engine.estimate(new, reuse=job.reuse, together=job.together, before=pressed)
         seed = {self.controls.fields["seed"]: plan.grid.recipe.seed, self.visitor: visitor}
-        told = hint_value(cost_line(plan, cost, growing=before is not None))
+        text, kind = cost_line(plan, cost, growing=before is not None)
+        if any(other is not job and not other.done for other in self._sheets(visitor)):
+            text += " · your other sheet goes on, under “Sheets of this session”"
+        told = hint_value((text, kind))
         return {**self._opened(visitor, job, wish.grid), **seed, self.cost: told}
 
     def _estimate(self, newest: Newest, visitor: str, shown: str, asked: Any, *values: Any) -> dict[str, Any]:

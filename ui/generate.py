@@ -209,8 +209,8 @@ class GenerateTab:
         }  # fmt: skip
 
     def _ended(self, view: JobView) -> dict[Any, Any]:
-        """The settings and the file of the last picture of a job that has ended."""
-        made = [cell for cell in view.cells if cell.made]
+        """The settings and the file of the last picture of a job that has ended: of one that is finished, where there is one."""
+        made = [cell for cell in view.cells if cell.state == "finished"] or [cell for cell in view.cells if cell.made]
         if not made:
             return {}
         return {self.shown: f"{view.job_id}:{made[-1].index}", **self._about(made[-1].made)}

@@ -246,7 +246,7 @@ def _notices(texts: Sequence[str]) -> str:
 
 def _mark(cell: CellView) -> str:
     if cell.state == "stopped":
-        return f"unfinished {cell.step}/{cell.total}" if cell.step else "not begun"
+        return f"{cell.step}/{cell.total}" if cell.step else "not begun"
     if cell.reused:
         return "from disk"
     return "not saved" if cell.made is not None and cell.made.path is None else ""

@@ -43,6 +43,9 @@ const follow = async () => {
     if (document.hidden) { await pause(200); continue; }
     const answer = await server.ask_stage({key, seen}) || {away: true};  // gradio gives nothing where the line is cut
     if (mine !== round || following !== key) return;
+    if (answer.away && props.value.state === 'running') {
+      props.value = {...props.value, status: 'Darkroom does not answer: see whether it still runs. What is finished is on its disk.'};
+    }
     if (answer.stage) {
       seen = answer.version;
       if (props.value.state === 'running') props.value = answer.stage;  // else an earlier picture is being looked at

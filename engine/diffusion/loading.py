@@ -147,7 +147,7 @@ def _read(folder: Path, spec: ModelSpec, dtype: torch.dtype) -> Any:
         log.warning("%s: %s", folder, error)
         raise ModelUnavailable(f"{spec.title} cannot be read: {error}.") from error
     except Exception as error:  # somebody's files, read by somebody's code
-        log.warning("%s cannot be read", folder, exc_info=error)
+        log.info("%s cannot be read", folder, exc_info=error)
         reason = _without_paths(error, folder)
         raise ModelUnavailable(f"{spec.title} cannot be read: its files are damaged or do not belong together ({reason}).") from error
     return pipeline

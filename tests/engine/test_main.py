@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from PIL import Image
@@ -21,7 +22,7 @@ from PIL import Image
 from engine.__main__ import main
 from engine.catalog import Catalog
 from engine.engine import Engine
-from engine.errors import OutOfMemory
+from engine.errors import NotSaved, OutOfMemory
 from engine.local import open_catalog
 from engine.metadata import read_picture
 from engine.plan import MAX_LINE, AxisLine
@@ -266,14 +267,13 @@ def test_a_command_that_cannot_be_read_ends_with_2(capsys, arguments):
     assert "usage:" in capsys.readouterr().err
 
 
-def test_a_folder_that_cannot_be_written_to(command, tmp_path, caplog):
+def test_a_folder_that_cannot_be_written_to(command, tmp_path):
+    """It is said before anything is made for it."""
     (tmp_path / "file").write_text("in the way", encoding="utf-8")
     run = command("--prompt", "an owl", "--steps", 2, "--out", tmp_path / "file")
-    assert run.code == 1
-    assert "The picture could not be saved: " in run.err
-    assert f"cannot be written in {tmp_path / 'file'}" in caplog.text
+    assert (run.code, run.lines) == (2, [])
+    assert f"Pictures cannot be written into {tmp_path / 'file'}: it is no folder." in run.err
     assert "Traceback" not in run.err
-    assert [line["path"] for line in run.lines] == [None]
 
 
 def test_a_folder_for_steps_that_cannot_be_written_to(command, tmp_path):
@@ -458,13 +458,13 @@ def test_a_grid_of_a_model_that_cannot_be_loaded_has_no_sheet(grid, device):
     assert run.err.count("could not be loaded; the log has the details") == 1
 
 
-def test_a_sheet_that_cannot_be_written_is_said(grid, tmp_path, caplog):
-    (tmp_path / "file").write_text("in the way", encoding="utf-8")
-    run = grid(*OWL, "--out", tmp_path / "file")
+def test_a_sheet_that_cannot_be_written_is_said(grid, monkeypatch):
+    full = mock.Mock(side_effect=NotSaved("The picture could not be saved: the disk is full."))
+    monkeypatch.setattr("engine.__main__.write_picture", full)
+    run = grid(*OWL)
     assert run.code == 1
-    assert [line["path"] for line in run.lines] == [None] * 6
-    assert "could not be saved: " in run.err
-    assert f"cannot be written in {tmp_path / 'file'}" in caplog.text
+    assert len(run.lines) == 6
+    assert "could not be saved: the disk is full" in run.err
     assert "Traceback" not in run.err
 
 

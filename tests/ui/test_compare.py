@@ -85,6 +85,15 @@ def test_one_press_is_one_job_with_a_cell_for_each_place(ann, grids, engine):
     assert ann.held[grids.earlier] == job.id
 
 
+def test_a_second_sheet_says_that_the_first_goes_on(ann, grids, device):
+    device.hold()
+    ann.compare(**CFG_BY_SEED)
+    assert "goes on" not in ann.held[grids.cost]["text"]
+    ann.compare(x=("cfg", "2, 6"))
+    assert "your other sheet goes on, under “Sheets of this session”" in ann.held[grids.cost]["text"]
+    device.let_go()
+
+
 @pytest.mark.parametrize(("together", "anew"), [(True, False), (False, True)])
 def test_a_job_runs_as_it_is_wished(ann, grids, together, anew):
     ann.held |= {grids.together: together, grids.anew: anew}

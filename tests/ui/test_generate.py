@@ -245,6 +245,20 @@ def test_an_answer_about_an_old_run_does_not_take_the_page_off_a_new_one(tab, en
     device.let_go()
 
 
+def test_finish_one_then_stop_hands_over_the_finished_one(tab, engine, device, press):
+    device.images_a_tick = 1
+    device.hold()
+    updates = press(count=3, steps=4)
+    next(updates)
+    device.let()
+    wait_for(newest(engine), at_step(1))
+    tab._stop(ANN, True)
+    device.let_go()
+    page = merged(list(updates))
+    assert page[tab.shown].endswith(":0")
+    assert "Stopped at" not in page[tab.text]
+
+
 def test_a_refusal_leaves_the_page_on_the_run_that_goes_on(tab, engine, device, press):
     device.hold()
     next(press())

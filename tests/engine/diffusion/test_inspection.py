@@ -377,6 +377,6 @@ def test_another_class_of_network_is_named(folder, monkeypatch, part):
 
 def test_where_the_folder_is_stands_in_the_log_alone(folder, caplog):
     (folder / "scheduler" / "scheduler_config.json").unlink()
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.INFO):
         assert "its files are damaged or do not belong together (" in refusal(folder)
     assert str(folder) in caplog.text
