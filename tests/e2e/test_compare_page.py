@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import zipfile
 from pathlib import Path
 
@@ -92,7 +93,7 @@ def test_a_grid_develops_live_and_comes_back_from_its_sheet(page, tmp_path):
     wait_for_cells(page, "stopped", 1)
     assert page.evaluate("window.first_final") >= 2, "at least two cells must have changed before any was final"
     assert text_of(page, "#sheet .sheet-status") == "8 finished, 1 stopped of 9 pictures"
-    assert "unfinished" in text_of(page, "#sheet .cell >> nth=8")
+    assert re.fullmatch(r"\d+/40", text_of(page, "#sheet .cell >> nth=8")), "a stopped cell says how far it came"
 
     page.click("#sheet .cell >> nth=4")
     page.wait_for_selector(".loupe h2")
