@@ -27,10 +27,10 @@ os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", str(10**9))
 import gradio as gr
 import gradio.http_server
 
-from engine.engine import Engine
 from engine.errors import EngineError, NotSaved
 from engine.local import DATA_DIR, PRESETS, open_engine
-from engine.outputs import check_folder
+from engine.pictures.outputs import check_folder
+from engine.running.engine import Engine
 from ui.page import build_page
 from ui.theme import page_assets
 

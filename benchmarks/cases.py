@@ -17,7 +17,7 @@ from benchmarks import frames
 from benchmarks.plans import one_picture, square
 from benchmarks.subjects import Bare, Drawn, Ours, Peer, count_calls, largest_difference
 from benchmarks.timing import Comparison, Measure, Result, interleave, timed
-from engine.plan import Plan
+from engine.recipes.plan import Plan
 
 PIPE = "pipe(...)"
 PIPE_SAVED = "pipe(...) + PNG"

@@ -21,13 +21,14 @@ from PIL import Image
 from benchmarks.plans import square
 from benchmarks.subjects import Ours
 from benchmarks.timing import Measure, Result
-from engine.catalog import Catalog
-from engine.events import Finished, Made, Preview
-from engine.job import Job
-from engine.metadata import png_bytes
-from engine.outputs import write_picture
-from engine.plan import Cell, Plan
-from engine.previewing import PreviewOptions
+from engine.pictures.made import Made
+from engine.pictures.metadata import png_bytes
+from engine.pictures.outputs import write_picture
+from engine.recipes.catalog import Catalog
+from engine.recipes.plan import Cell, Plan
+from engine.running.events import Finished, Preview
+from engine.running.job import Job
+from engine.running.previewing import PreviewOptions
 from ui.live import Answer, LiveSheet
 
 SIDES = (3, 5, 8)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from engine.axes import Offer
-from engine.catalog import Catalog, Limits
-from engine.plan import AxisLine, Grid, Plan, plan_grid, plan_images
-from engine.recipe import Recipe
+from engine.recipes.axes import Offer
+from engine.recipes.catalog import Catalog, Limits
+from engine.recipes.plan import AxisLine, Grid, Plan, plan_grid, plan_images
+from engine.recipes.recipe import Recipe
 
 SCALES = {3: "1, 5, 9", 5: "1-9 (+2)", 8: "1-8", 10: "1-10"}
 """Cells along a grid's side -> the CFG scales of its rows; its columns are as many seeds."""

@@ -26,15 +26,15 @@ import numpy
 import torch
 from PIL import Image
 
-from engine.axes import Offer
-from engine.catalog import Catalog, Limits
 from engine.diffusion.device import TorchDevice
-from engine.engine import Engine
-from engine.events import Preview, Queued
-from engine.job import Job
 from engine.local import open_catalog
-from engine.plan import AxisLine, Grid, Plan, plan_grid, plan_images
-from engine.previewing import PreviewOptions
+from engine.recipes.axes import Offer
+from engine.recipes.catalog import Catalog, Limits
+from engine.recipes.plan import AxisLine, Grid, Plan, plan_grid, plan_images
+from engine.running.engine import Engine
+from engine.running.events import Preview, Queued
+from engine.running.job import Job
+from engine.running.previewing import PreviewOptions
 
 PATIENCE = 400.0
 """Seconds after which what does not come counts as never."""

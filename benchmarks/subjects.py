@@ -16,17 +16,18 @@ from diffusers import StableDiffusionPipeline
 from diffusers.utils import logging as diffusers_logging
 from PIL import Image
 
-from engine.catalog import ModelSpec
 from engine.diffusion.denoiser import Denoiser
 from engine.diffusion.device import TorchDevice
 from engine.diffusion.loading import pick_device, pick_dtype
-from engine.engine import Engine
-from engine.events import Finished, Made, Preview
 from engine.local import open_catalog
-from engine.plan import Plan
-from engine.previewing import PreviewOptions
-from engine.recipe import Recipe
-from engine.schedulers import scheduler_row
+from engine.pictures.made import Made
+from engine.recipes.catalog import ModelSpec
+from engine.recipes.plan import Plan
+from engine.recipes.recipe import Recipe
+from engine.recipes.schedulers import scheduler_row
+from engine.running.engine import Engine
+from engine.running.events import Finished, Preview
+from engine.running.previewing import PreviewOptions
 
 
 @dataclass(frozen=True)

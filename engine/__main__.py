@@ -14,21 +14,22 @@ from typing import Any
 
 from tqdm import tqdm
 
-from engine.axes import AXES, Offer, find_axis
-from engine.catalog import load_styles
-from engine.engine import Engine
 from engine.errors import EngineError, InvalidRequest, NotSaved
-from engine.events import Cancelled, Failed, Finished, Made, Notice, Preview
-from engine.job import Job
 from engine.local import DATA_DIR, PRESETS, open_catalog, open_engine
-from engine.outputs import check_folder, day_folder, write_picture
-from engine.plan import MAX_LINE, AxisLine, Grid, GridPreset, Plan, plan_grid, plan_images
-from engine.previewing import PreviewOptions
-from engine.recipe import Recipe, make_recipe, random_seed
-from engine.schedulers import available_schedulers
-from engine.speed import Estimate, seconds_shown
-from engine.takeaway import missing_letters, sheet_file
-from engine.values import complete_name
+from engine.pictures.made import Made
+from engine.pictures.outputs import check_folder, day_folder, write_picture
+from engine.recipes.axes import AXES, Offer, find_axis
+from engine.recipes.catalog import load_styles
+from engine.recipes.plan import MAX_LINE, AxisLine, Grid, GridPreset, Plan, plan_grid, plan_images
+from engine.recipes.recipe import Recipe, make_recipe, random_seed
+from engine.recipes.schedulers import available_schedulers
+from engine.recipes.values import complete_name
+from engine.running.engine import Engine
+from engine.running.events import Cancelled, Failed, Finished, Notice, Preview
+from engine.running.job import Job
+from engine.running.previewing import PreviewOptions
+from engine.running.speed import Estimate, seconds_shown
+from engine.sheets.takeaway import missing_letters, sheet_file
 
 STOPPED = 130
 """The exit code of what was ended by Ctrl+C, as shells have it."""

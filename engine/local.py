@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from engine import heap
-from engine.catalog import Catalog, Limits
-from engine.device import Device
-from engine.engine import Engine
+from engine.recipes.catalog import Catalog, Limits
+from engine.running import heap
+from engine.running.device import Device
+from engine.running.engine import Engine
 
 PRESETS = Path(__file__).resolve().parent.parent / "presets"
 DATA_DIR = Path(__file__).resolve().parent.parent

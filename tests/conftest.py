@@ -30,7 +30,7 @@ STARTER = ROOT / "presets" / "starter"
 
 @pytest.fixture(scope="session")
 def catalog():
-    from engine.catalog import Catalog
+    from engine.recipes.catalog import Catalog
 
     return Catalog.load(ROOT / "presets" / "models.toml")
 

@@ -13,12 +13,13 @@ from typing import Any
 import numpy
 from PIL import Image
 
-from engine.catalog import Catalog, Limits, ModelSpec
-from engine.device import Advance, DeviceFacts, Key, Report, TokenCount
-from engine.engine import Engine
 from engine.errors import SpoiltPicture
-from engine.packing import Packer
-from engine.recipe import Recipe
+from engine.pictures.made import DeviceFacts
+from engine.recipes.catalog import Catalog, Limits, ModelSpec
+from engine.recipes.recipe import Recipe
+from engine.running.device import Advance, Key, Report, TokenCount
+from engine.running.engine import Engine
+from engine.running.packing import Packer
 from tests.conftest import ROOT
 
 SAFETY = 120.0
@@ -50,7 +51,7 @@ class FakeImage:
 
 
 class FakeDevice:
-    """engine.device.Device for tests. `history` holds every call, oldest first: (method, key or model, ...).
+    """engine.running.device.Device for tests. `history` holds every call, oldest first: (method, key or model, ...).
 
     What goes wrong is told by seed: `step_errors[seed] = (step, error)` fails that image at its `step`,
     `picture_errors[seed] = error` when it is developed, and the pictures of seeds in `black` come out black.

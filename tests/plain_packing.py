@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from engine.packing import ADMITTED_A_TICK, Call, Packer, load_of
-from engine.recipe import Recipe
-from engine.schedulers import scheduler_row
+from engine.recipes.recipe import Recipe
+from engine.recipes.schedulers import scheduler_row
+from engine.running.packing import ADMITTED_A_TICK, Call, Packer, load_of
 
 
 def calls_one_by_one(

@@ -19,9 +19,9 @@ import httpx
 import pytest
 
 import app
-from engine.engine import Engine
 from engine.errors import EngineError
 from engine.local import open_catalog
+from engine.running.engine import Engine
 from tests.conftest import ROOT
 from tests.fake_device import SAFETY, FakeDevice
 from tests.ui.test_controls import in_a_loop

@@ -116,6 +116,25 @@ def test_only_local_reaches_into_diffusion_and_only_when_a_device_is_opened() ->
     assert found <= {("engine/local.py", True)}
 
 
+MAY_IMPORT = {
+    "recipes": set(),
+    "pictures": {"recipes"},
+    "running": {"recipes", "pictures"},
+    "sheets": {"recipes", "pictures"},
+    "diffusion": {"recipes", "running", "pictures"},
+}
+"""Of the engine's rooms: nothing climbs. `errors` is everybody's; what stands beside the rooms puts them together."""
+
+
+def test_the_rooms_of_the_engine_know_only_those_below_them() -> None:
+    rooms = {room: sources(f"engine/{room}") for room in MAY_IMPORT}
+    assert {file.parent.name for file in sources("engine")} == {"engine", *rooms}, "a room is missing here"
+    assert all(rooms.values())
+    beside = {"engine.local", "engine.__main__"}
+    others = {room: {f"engine.{other}" for other in MAY_IMPORT.keys() - {room} - may} | beside for room, may in MAY_IMPORT.items()}
+    assert [line for room, files in rooms.items() for line in breaches(files, others[room])] == []
+
+
 def test_diffusion_never_imports_the_page() -> None:
     assert breaches(DIFFUSION, {"gradio", "ui", "app"}) == []
 

@@ -16,8 +16,8 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image
 
 from engine.diffusion.schedule import build
-from engine.schedulers import DEFAULT_SCHEDULER, available_schedulers
-from engine.sheet import Page, Tile, draw_sheet
+from engine.recipes.schedulers import DEFAULT_SCHEDULER, available_schedulers
+from engine.sheets.sheet import Page, Tile, draw_sheet
 from training import questions, scores
 from training.data import read_manifest
 from training.files import write_json, write_whole

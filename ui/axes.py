@@ -7,10 +7,10 @@ from typing import Any
 
 import gradio as gr
 
-from engine.axes import AXES, Offer, find_axis
 from engine.errors import InvalidRequest
-from engine.plan import MAX_LINE, AxisLine, Grid, GridPreset
-from engine.values import longer_line, write_line
+from engine.recipes.axes import AXES, Offer, find_axis
+from engine.recipes.plan import MAX_LINE, AxisLine, Grid, GridPreset
+from engine.recipes.values import longer_line, write_line
 
 NONE = ""
 """The dropdown's value of an axis that is not used."""

@@ -9,12 +9,12 @@ from typing import Any
 
 import gradio as gr
 
-from engine import metadata
-from engine.engine import Engine
 from engine.errors import EngineError
-from engine.plan import GridPreset
-from engine.recipe import Style, make_recipe
-from engine.schedulers import SCHEDULERS
+from engine.pictures import metadata
+from engine.recipes.plan import GridPreset
+from engine.recipes.recipe import Style, make_recipe
+from engine.recipes.schedulers import SCHEDULERS
+from engine.running.engine import Engine
 from ui.compare import CompareTab
 from ui.controls import Controls, guidance_advice, hint_value, more_label, ratio_of, size_advice, size_of, with_ready_words
 from ui.generate import GenerateTab

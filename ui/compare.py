@@ -10,15 +10,15 @@ from typing import Any
 
 import gradio as gr
 
-from engine.axes import Offer, find_axis
-from engine.engine import Engine
 from engine.errors import EngineError, InvalidRequest
-from engine.job import Job
-from engine.plan import AxisLine, Grid, GridPreset, Plan, plan_grid, refine
-from engine.recipe import Style
-from engine.schedulers import scheduler_row
-from engine.speed import Estimate, seconds_shown
-from engine.values import longer_line
+from engine.recipes.axes import Offer, find_axis
+from engine.recipes.plan import AxisLine, Grid, GridPreset, Plan, plan_grid, refine
+from engine.recipes.recipe import Style
+from engine.recipes.schedulers import scheduler_row
+from engine.recipes.values import longer_line
+from engine.running.engine import Engine
+from engine.running.job import Job
+from engine.running.speed import Estimate, seconds_shown
 from ui.axes import NAMES, AxisPickers, axis_line
 from ui.controls import Advice, Controls, Request, hint, hint_value
 from ui.handlers import QUIET, TOLD, Newest, known_visitor

@@ -9,11 +9,11 @@ from typing import Any
 
 import gradio as gr
 
-from engine.catalog import Catalog, Limits, ModelSpec
 from engine.errors import InvalidRequest
-from engine.previewing import METHODS, PreviewOptions
-from engine.recipe import SIZE_MULTIPLE, Recipe, Style, bounds, join_words, label, make_recipe, random_seed
-from engine.schedulers import SCHEDULERS, available_schedulers
+from engine.recipes.catalog import Catalog, Limits, ModelSpec
+from engine.recipes.recipe import SIZE_MULTIPLE, Recipe, Style, bounds, join_words, label, make_recipe, random_seed
+from engine.recipes.schedulers import SCHEDULERS, available_schedulers
+from engine.running.previewing import METHODS, PreviewOptions
 from ui.template import literal
 
 NO_STYLE = "None"

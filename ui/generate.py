@@ -10,14 +10,14 @@ from typing import Any
 
 import gradio as gr
 
-from engine import metadata
-from engine.engine import Engine
 from engine.errors import EngineError, NotSaved
-from engine.events import Made
-from engine.infotext import infotext
-from engine.job import Job, Standing
-from engine.outputs import write_picture
-from engine.plan import plan_images
+from engine.pictures import metadata
+from engine.pictures.infotext import infotext
+from engine.pictures.made import Made
+from engine.pictures.outputs import write_picture
+from engine.recipes.plan import plan_images
+from engine.running.engine import Engine
+from engine.running.job import Job, Standing
 from ui import stage
 from ui.controls import Controls
 from ui.files import passing_folder

@@ -14,16 +14,17 @@ from typing import Any
 
 from PIL import Image
 
-from engine import ranking
-from engine.difference import compare
-from engine.engine import Engine
 from engine.errors import EngineError, InvalidRequest
-from engine.events import TERMINAL, Failed, Made
-from engine.infotext import infotext
-from engine.job import Job
-from engine.labels import told_apart
-from engine.plan import Cell, Plan, differences
-from engine.takeaway import missing_letters
+from engine.pictures.infotext import infotext
+from engine.pictures.made import Made
+from engine.recipes.plan import Cell, Plan, differences
+from engine.running.engine import Engine
+from engine.running.events import TERMINAL, Failed
+from engine.running.job import Job
+from engine.sheets import ranking
+from engine.sheets.difference import compare
+from engine.sheets.labels import told_apart
+from engine.sheets.takeaway import missing_letters
 from ui import view as views
 from ui.saved_page import Answer
 from ui.takeaway import DRAWN, Takeaway

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import gradio as gr
 
-from engine.catalog import load_styles
-from engine.engine import Engine
-from engine.plan import load_grids
+from engine.recipes.catalog import load_styles
+from engine.recipes.plan import load_grids
+from engine.running.engine import Engine
 from ui.bench import Bench
 
 HEAD = """

@@ -15,10 +15,10 @@ from typing import Any
 from PIL import Image
 
 from engine.errors import InvalidRequest
-from engine.events import Made
-from engine.job import Job
-from engine.plan import Plan, differences
-from engine.takeaway import GONE, picture_file
+from engine.pictures.made import Made
+from engine.recipes.plan import Plan, differences
+from engine.running.job import Job
+from engine.sheets.takeaway import GONE, picture_file
 from ui.theme import read_asset
 from ui.view import LOSSLESS_BELOW, data_uri, image_uri
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import gradio as gr
 
-from engine.catalog import ModelSpec
 from engine.errors import InvalidRequest
-from engine.events import Made
+from engine.pictures.made import Made
+from engine.recipes.catalog import ModelSpec
 from ui.template import literal
 from ui.view import CellView, JobView, picture_src, thumbnail_src
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from engine.job import Job, Standing
+from engine.running.job import Job, Standing
 
 FRAME = 0.05
 """Seconds between two looks at a job."""

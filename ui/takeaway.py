@@ -9,10 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from engine.engine import Engine
 from engine.errors import InvalidRequest, NotSaved
-from engine.job import Job
-from engine.takeaway import animation, cells_zip, sheet_file
+from engine.running.engine import Engine
+from engine.running.job import Job
+from engine.sheets.takeaway import animation, cells_zip, sheet_file
 from ui.files import passing_folder
 from ui.saved_page import Ask, saved_page
 

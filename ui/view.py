@@ -12,12 +12,13 @@ from urllib.parse import quote
 
 from PIL import Image
 
-from engine import metadata
-from engine.events import Cancelled, Event, Failed, Finished, Made, Preview, Queued
-from engine.job import Job, Standing
-from engine.outputs import thumbnail
-from engine.recipe import Recipe
-from engine.speed import seconds_shown
+from engine.pictures import metadata
+from engine.pictures.made import Made
+from engine.pictures.outputs import thumbnail
+from engine.recipes.recipe import Recipe
+from engine.running.events import Cancelled, Event, Failed, Finished, Preview, Queued
+from engine.running.job import Job, Standing
+from engine.running.speed import seconds_shown
 
 THUMB = 320
 """Pixels of a finished picture's longer side in the sheet and the strip; the picture itself is fetched to look closer."""

@@ -10,21 +10,21 @@ from collections.abc import Sequence
 
 import torch
 
-from engine.device import Advance, Key
 from engine.diffusion import noise, schedule
 from engine.diffusion.families import Conditioning, StableDiffusion
 from engine.diffusion.memory import free_unused, is_out_of_memory
 from engine.diffusion.trajectory import Trajectory
 from engine.errors import InvalidRequest, OutOfMemory, SpoiltPicture
-from engine.packing import EXACT_ROWS, Packer, Row, first_origin
-from engine.recipe import Recipe
-from engine.schedulers import scheduler_row
+from engine.recipes.recipe import Recipe
+from engine.recipes.schedulers import scheduler_row
+from engine.running.device import Advance, Key
+from engine.running.packing import EXACT_ROWS, Packer, Row, first_origin
 
 
 class Denoiser:
     """The trajectories of one loaded model. Not thread-safe: one thread owns the network.
 
-    `engine.packing` says which of them share a call, and what its options mean; `padded` is its own default on CUDA only.
+    `engine.running.packing` says which of them share a call, and what its options mean; `padded` is its own default on CUDA only.
     """
 
     def __init__(

@@ -13,8 +13,6 @@ import transformers
 from PIL import Image
 
 import engine
-from engine.catalog import ModelSpec
-from engine.device import Advance, DeviceFacts, Key, Report, TokenCount
 from engine.diffusion.denoiser import Denoiser
 from engine.diffusion.families import StableDiffusion
 from engine.diffusion.identity import Identity
@@ -23,9 +21,12 @@ from engine.diffusion.memory import free_unused, is_out_of_memory
 from engine.diffusion.previews import Previewers
 from engine.diffusion.trajectory import Trajectory
 from engine.errors import ModelUnavailable, OutOfMemory, SpoiltPicture
-from engine.packing import EXACT_ROWS, Packer
-from engine.recipe import Recipe
-from engine.schedulers import scheduler_row
+from engine.pictures.made import DeviceFacts
+from engine.recipes.catalog import ModelSpec
+from engine.recipes.recipe import Recipe
+from engine.recipes.schedulers import scheduler_row
+from engine.running.device import Advance, Key, Report, TokenCount
+from engine.running.packing import EXACT_ROWS, Packer
 
 KEPT_BYTES = 256 * 2**20
 """Of all images' steps, under way and ended: 100 pictures of 512 x 512 pixels and 50 steps take 160 MB. Only those that
@@ -59,7 +60,7 @@ class Kept:
 
 
 class TorchDevice:
-    """engine.device.Device on torch. Raises ModelUnavailable when the wanted device is not there."""
+    """engine.running.device.Device on torch. Raises ModelUnavailable when the wanted device is not there."""
 
     def __init__(self, device: str | None = None, dtype: str | None = None, *, exact_rows: int = EXACT_ROWS):
         self._news: list[str] = []  # to be told with the next load

@@ -18,7 +18,7 @@ from PIL import Image
 
 from engine.diffusion.prompts import TokenCounter
 from engine.errors import InvalidRequest, SpoiltPicture
-from engine.recipe import Recipe
+from engine.recipes.recipe import Recipe
 
 Conditioning = Mapping[str, torch.Tensor]
 

@@ -12,13 +12,13 @@ from typing import Any
 
 import torch
 
-from engine.catalog import ModelSpec
-from engine.device import Report
 from engine.diffusion.families import FAMILIES, StableDiffusion
 from engine.diffusion.identity import Identity, identify_beside, stamps
 from engine.diffusion.inspection import Unfit, check_parts, check_weights, inspect_folder
 from engine.diffusion.previews import Previewers, linear_factors
 from engine.errors import ModelUnavailable
+from engine.recipes.catalog import ModelSpec
+from engine.running.device import Report
 
 log = logging.getLogger(__name__)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from engine.device import TokenCount
-from engine.recipe import MAX_FULL_PROMPT
+from engine.recipes.recipe import MAX_FULL_PROMPT
+from engine.running.device import TokenCount
 
 
 class TokenCounter:

@@ -10,7 +10,7 @@ import diffusers
 import torch
 
 from engine.errors import InvalidRequest
-from engine.schedulers import scheduler_row
+from engine.recipes.schedulers import scheduler_row
 
 OF_THE_MODEL = frozenset({
     # The noise that the network was trained to take away, and what it predicts of it.

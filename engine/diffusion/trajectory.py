@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from engine.device import Key
 from engine.diffusion.families import Conditioning
-from engine.packing import Load, load_of
-from engine.recipe import Recipe
+from engine.recipes.recipe import Recipe
+from engine.running.device import Key
+from engine.running.packing import Load, load_of
 
 
 @dataclass

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from engine import metadata
+from engine.pictures import metadata
 from tests.e2e.conftest import CUT_THE_LINE, DONE, choose_axis, drop, prompt, see, set_number, text_of, wait_until_ready
 
 pytestmark = pytest.mark.browser

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
-from engine import metadata
+from engine.pictures import metadata
 from tests.conftest import ROOT
 from tests.e2e.conftest import CUT_THE_LINE, DONE, drop, prompt, see, set_number, text_of, wait_until_ready
 

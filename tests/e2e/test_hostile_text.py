@@ -14,11 +14,12 @@ import pytest
 from PIL import Image, PngImagePlugin
 from playwright.sync_api import expect
 
-from engine.catalog import Catalog
-from engine.events import Failed, Finished, Made, Notice, Provenance
-from engine.job import Job
-from engine.plan import Cell, Plan
-from engine.recipe import Recipe
+from engine.pictures.made import Made, Provenance
+from engine.recipes.catalog import Catalog
+from engine.recipes.plan import Cell, Plan
+from engine.recipes.recipe import Recipe
+from engine.running.events import Failed, Finished, Notice
+from engine.running.job import Job
 from tests.e2e.conftest import new_context, open_page
 from tests.e2e.test_generate_page import DONE, drop
 from ui import stage

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page
 
-from engine.engine import Engine
 from engine.errors import OutOfMemory
-from engine.plan import AxisLine, Grid, plan_grid
-from engine.recipe import make_recipe
+from engine.recipes.plan import AxisLine, Grid, plan_grid
+from engine.recipes.recipe import make_recipe
+from engine.running.engine import Engine
 from tests.e2e.conftest import new_context
-from tests.engine.test_axes import OFFER
-from tests.engine.test_worker import running
+from tests.engine.recipes.test_axes import OFFER
+from tests.engine.running.test_worker import running
 from tests.fake_device import FakeDevice
 from ui.live import LiveSheet
 from ui.takeaway import Takeaway

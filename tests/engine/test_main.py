@@ -20,12 +20,12 @@ import pytest
 from PIL import Image
 
 from engine.__main__ import main
-from engine.catalog import Catalog
-from engine.engine import Engine
 from engine.errors import NotSaved, OutOfMemory
 from engine.local import open_catalog
-from engine.metadata import read_picture
-from engine.plan import MAX_LINE, AxisLine
+from engine.pictures.metadata import read_picture
+from engine.recipes.catalog import Catalog
+from engine.recipes.plan import MAX_LINE, AxisLine
+from engine.running.engine import Engine
 from tests.conftest import ROOT
 from tests.fake_device import FakeDevice
 
@@ -38,7 +38,7 @@ SLOW_RUN = """
 import sys
 from pathlib import Path
 import engine.__main__ as command
-from engine.engine import Engine
+from engine.running.engine import Engine
 from engine.local import open_catalog
 from tests.fake_device import FakeDevice
 command.open_engine = lambda *, model, out, data_dir, **_: Engine(open_catalog(model), lambda: FakeDevice(0.02), data_dir, None, out)

@@ -11,7 +11,7 @@ import torch
 from diffusers import AutoencoderTiny
 from PIL import Image
 
-from engine.catalog import Catalog
+from engine.recipes.catalog import Catalog
 from tests.conftest import STARTER
 from training import scores
 from training.evaluate import Painter

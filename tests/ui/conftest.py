@@ -10,10 +10,10 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from engine.engine import Engine
-from engine.events import Made
 from engine.local import PRESETS
-from tests.engine.test_worker import running
+from engine.pictures.made import Made
+from engine.running.engine import Engine
+from tests.engine.running.test_worker import running
 from tests.fake_device import FakeDevice, fake_engine
 from tests.ui.test_controls import in_a_loop
 from ui.bench import Bench

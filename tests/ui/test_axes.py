@@ -7,10 +7,10 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from engine.axes import AXES, Offer
-from engine.catalog import Catalog, Limits, load_styles
 from engine.errors import InvalidRequest
-from engine.plan import MAX_LINE, AxisLine, Grid, GridPreset, load_grids, plan_grid
+from engine.recipes.axes import AXES, Offer
+from engine.recipes.catalog import Catalog, Limits, load_styles
+from engine.recipes.plan import MAX_LINE, AxisLine, Grid, GridPreset, load_grids, plan_grid
 from tests.conftest import ROOT
 from tests.ui.test_controls import in_a_loop
 from ui.axes import ADD, NONE, AxisPickers, with_value

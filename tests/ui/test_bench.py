@@ -10,9 +10,9 @@ import gradio as gr
 import pytest
 from PIL import Image, PngImagePlugin
 
-from engine.device import TokenCount
-from engine.metadata import grid_texts, png_bytes
-from engine.plan import AxisLine, Grid, plan_grid
+from engine.pictures.metadata import grid_texts, png_bytes
+from engine.recipes.plan import AxisLine, Grid, plan_grid
+from engine.running.device import TokenCount
 from tests.conftest import ROOT
 from tests.ui.conftest import ANN, pictures
 from ui.axes import NONE

@@ -10,13 +10,13 @@ import gradio as gr
 import httpx
 import pytest
 
-from engine.axes import Offer
-from engine.events import Finished
-from engine.job import Job
-from engine.plan import AxisLine, Grid, plan_grid, plan_images
-from engine.recipe import make_recipe
-from engine.speed import Estimate
-from tests.engine.test_worker import at_step, ends, kinds, wait_for
+from engine.recipes.axes import Offer
+from engine.recipes.plan import AxisLine, Grid, plan_grid, plan_images
+from engine.recipes.recipe import make_recipe
+from engine.running.events import Finished
+from engine.running.job import Job
+from engine.running.speed import Estimate
+from tests.engine.running.test_worker import at_step, ends, kinds, wait_for
 from tests.fake_device import SAFETY
 from tests.ui.conftest import ANN, BOB, Visit, merged
 from ui.axes import NONE
@@ -308,7 +308,7 @@ def test_a_forgotten_sheet_is_made_anew_from_the_disk(ann, engine, device, job, 
 def forget(engine, monkeypatch) -> None:
     """Has the engine forget all jobs that have ended."""
     with monkeypatch.context() as patch:
-        patch.setattr("engine.kept.ALL_BYTES", 0)
+        patch.setattr("engine.running.kept.ALL_BYTES", 0)
         recipe = engine.catalog.default.recipe(steps=1)
         ends(engine.submit(plan_images(recipe, engine.catalog, engine.limits), owner="somebody"))
         ends(engine.submit(plan_images(recipe, engine.catalog, engine.limits), owner="somebody"))

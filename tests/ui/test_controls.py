@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.catalog import Catalog, Limits, ModelSpec, load_styles
 from engine.errors import InvalidRequest
-from engine.recipe import MAX_PROMPT, MAX_SEED, RANDOM_SEEDS, Recipe, Style, bounds
-from engine.schedulers import available_schedulers
+from engine.recipes.catalog import Catalog, Limits, ModelSpec, load_styles
+from engine.recipes.recipe import MAX_PROMPT, MAX_SEED, RANDOM_SEEDS, Recipe, Style, bounds
+from engine.recipes.schedulers import available_schedulers
 from tests.conftest import ROOT
 from ui.controls import (
     KEEP,

@@ -15,13 +15,13 @@ import gradio as gr
 import httpx
 import pytest
 
-from engine.engine import Engine
 from engine.errors import NotSaved, OutOfMemory
-from engine.job import Job
 from engine.local import PRESETS
-from engine.metadata import read_picture
-from engine.outputs import OWN_FOLDER, thumbnail
-from tests.engine.test_worker import at_step, ends, files, plan_of, wait_for
+from engine.pictures.metadata import read_picture
+from engine.pictures.outputs import OWN_FOLDER, thumbnail
+from engine.running.engine import Engine
+from engine.running.job import Job
+from tests.engine.running.test_worker import at_step, ends, files, plan_of, wait_for
 from tests.fake_device import SAFETY
 from tests.ui.conftest import ANN, ASKED, BOB, Update, followed, merged, pictures
 from ui.controls import KEEP, RANDOM
@@ -341,7 +341,7 @@ def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> Path:
         raise NotSaved("The picture could not be saved: the disk is full. Download this picture to keep it.")
 
-    monkeypatch.setattr("engine.developing.write_picture", refuse)
+    monkeypatch.setattr("engine.running.developing.write_picture", refuse)
 
 
 @pytest.mark.usefixtures("full_disk")
@@ -365,7 +365,7 @@ def test_a_full_disk_that_holds_the_temporary_files_too_still_ends_the_run(tab, 
     def refuse(*_: object, **__: object) -> str:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("engine.outputs.tempfile.mkstemp", refuse)
+    monkeypatch.setattr("engine.pictures.outputs.tempfile.mkstemp", refuse)
     assert is_idle(tab, merged(list(press())))
 
 
@@ -581,7 +581,7 @@ def test_pictures_are_served_and_other_files_are_not(served, monkeypatch):
     assert reply.status_code == 200
     assert reply.content == made.path.read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr("engine.outputs.SMALL_FILE", 0)
+        patch.setattr("engine.pictures.outputs.SMALL_FILE", 0)
         small = thumbnail(made.path, 32)
     reply = httpx.get(f"{address}gradio_api/file={small}")
     assert (reply.status_code, reply.headers["content-type"], reply.content) == (200, "image/jpeg", small.read_bytes())

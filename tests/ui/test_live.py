@@ -18,14 +18,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from engine.axes import Offer
-from engine.engine import Engine
 from engine.errors import NotSaved, OutOfMemory
-from engine.events import Finished, Queued
-from engine.infotext import infotext
-from engine.job import Job
-from engine.plan import AxisLine, Grid, Plan, plan_grid
-from tests.engine.test_worker import at_step, ends, kinds, running, wait_for
+from engine.pictures.infotext import infotext
+from engine.recipes.axes import Offer
+from engine.recipes.plan import AxisLine, Grid, Plan, plan_grid
+from engine.running.engine import Engine
+from engine.running.events import Finished, Queued
+from engine.running.job import Job
+from tests.engine.running.test_worker import at_step, ends, kinds, running, wait_for
 from tests.fake_device import FakeDevice
 from tests.ui.test_view import picture_of
 from ui.live import TILE, LiveSheet, sprite
@@ -229,7 +229,7 @@ def test_a_finished_cell_comes_once_as_a_thumbnail(start, monkeypatch):
     job, ask = start(x="size: 64, 512x256", y="")
     ends(job)
     assert [cell["src"] for cell in frame(ask)["cells"]] == [f"gradio_api/file={made.path}" for made in job.made().values()]
-    monkeypatch.setattr("engine.outputs.SMALL_FILE", 0)  # flat colours make small files, which are shown themselves
+    monkeypatch.setattr("engine.pictures.outputs.SMALL_FILE", 0)  # flat colours make small files, which are shown themselves
     answer = frame(ask)
     assert [size_of(Path(cell["src"].removeprefix("gradio_api/file="))) for cell in answer["cells"]] == [(64, 64), (THUMB, THUMB // 2)]
     assert answer["sprite"] is None
@@ -272,7 +272,7 @@ def test_what_could_not_be_saved_is_marked(start, monkeypatch):
     def refuse(*_: object) -> None:
         raise NotSaved("The disk is full.")
 
-    monkeypatch.setattr("engine.developing.write_picture", refuse)
+    monkeypatch.setattr("engine.running.developing.write_picture", refuse)
     job, ask = start()
     ends(job)
     answer = frame(ask)
@@ -391,8 +391,8 @@ def test_cells_without_kept_steps_are_left_out_of_a_film(finished, start, engine
     ends(again)
     assert ask("film", at=2, longest=4, page=0)["sprite"]["cells"] == [0, 1, 2, 3]
     with monkeypatch.context() as patch:
-        patch.setattr("engine.kept.weight", lambda job: 1)
-        patch.setattr("engine.kept.OWN_BYTES", 1)
+        patch.setattr("engine.running.kept.weight", lambda job: 1)
+        patch.setattr("engine.running.kept.OWN_BYTES", 1)
         ends(engine.submit(plan_of(engine, x="", y="", steps=1)))
     assert engine.job(first.id) is None
     answer = ask("film", at=2, longest=4, page=0)

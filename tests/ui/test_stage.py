@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from engine.catalog import Catalog, ModelSpec
-from engine.events import Cancelled, Event, Failed, Finished, Made, Notice, Preview, Provenance, Queued
-from engine.job import Job
-from engine.plan import Cell, Plan
-from engine.recipe import Recipe
+from engine.pictures.made import Made, Provenance
+from engine.recipes.catalog import Catalog, ModelSpec
+from engine.recipes.plan import Cell, Plan
+from engine.recipes.recipe import Recipe
+from engine.running.events import Cancelled, Event, Failed, Finished, Notice, Preview, Queued
+from engine.running.job import Job
 from tests.e2e.test_hostile_text import HOSTILE
 from ui import stage
 from ui.stage import FOLLOW, STAGE, STRIP

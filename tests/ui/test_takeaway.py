@@ -20,15 +20,15 @@ import httpx
 import pytest
 from PIL import Image
 
-from engine.engine import Engine
 from engine.errors import InvalidRequest, NotSaved, OutOfMemory
-from engine.events import Finished
-from engine.job import Job
-from engine.metadata import read_picture
-from engine.plan import AxisLine, Grid, plan_grid, plan_images
-from engine.recipe import make_recipe
-from tests.engine.test_axes import OFFER
-from tests.engine.test_worker import at_step, wait_for
+from engine.pictures.metadata import read_picture
+from engine.recipes.plan import AxisLine, Grid, plan_grid, plan_images
+from engine.recipes.recipe import make_recipe
+from engine.running.engine import Engine
+from engine.running.events import Finished
+from engine.running.job import Job
+from tests.engine.recipes.test_axes import OFFER
+from tests.engine.running.test_worker import at_step, wait_for
 from tests.fake_device import SAFETY
 from tests.ui.test_controls import in_a_loop
 from ui.files import KEPT_SECONDS
@@ -255,7 +255,7 @@ def test_a_page_that_travels_names_no_folder_of_this_machine(engine, write, tmp_
 
     gone = done(engine)
     gone.made()[0].path.unlink()
-    monkeypatch.setattr("engine.developing.write_picture", full)
+    monkeypatch.setattr("engine.running.developing.write_picture", full)
     for job in (gone, done(engine, prompt="another")):
         page = write(job, "html", 0)
         assert str(tmp_path) not in page.read_text()

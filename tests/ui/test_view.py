@@ -13,11 +13,12 @@ from urllib.parse import unquote
 import pytest
 from PIL import Image
 
-from engine.events import Cancelled, Developing, Event, Failed, Finished, Made, Notice, Preview, Provenance, Queued
-from engine.job import Job
-from engine.metadata import read_picture
-from engine.plan import Cell, Plan
-from engine.recipe import Recipe
+from engine.pictures.made import Made, Provenance
+from engine.pictures.metadata import read_picture
+from engine.recipes.plan import Cell, Plan
+from engine.recipes.recipe import Recipe
+from engine.running.events import Cancelled, Developing, Event, Failed, Finished, Notice, Preview, Queued
+from engine.running.job import Job
 from ui.view import CellView, JobView, counted, image_uri, picture_src, standing_view
 
 SMALL = Image.new("RGB", (16, 8), (200, 30, 60))

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from engine.diffusion.denoiser import Denoiser
-from engine.forecast import count_calls
-from engine.packing import Packer
-from engine.recipe import Recipe
+from engine.recipes.recipe import Recipe
+from engine.running.forecast import count_calls
+from engine.running.packing import Packer
 from tests.plain_packing import calls_one_by_one
 from tests.tiny import SIZE
 

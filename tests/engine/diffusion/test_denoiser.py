@@ -14,8 +14,8 @@ import torch
 from engine.diffusion.denoiser import Denoiser, guide, stack
 from engine.diffusion.device import TorchDevice
 from engine.errors import InvalidRequest, OutOfMemory, SpoiltPicture
-from engine.packing import PROBED_AFTER
-from engine.recipe import Recipe
+from engine.recipes.recipe import Recipe
+from engine.running.packing import PROBED_AFTER
 from tests.tiny import SIZE, family_of, make_pipeline
 
 POISON = "poison"

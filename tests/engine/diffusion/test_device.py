@@ -18,13 +18,13 @@ from engine.diffusion.families import StableDiffusion
 from engine.diffusion.identity import Identity
 from engine.diffusion.loading import Loaded
 from engine.diffusion.previews import Previewers
-from engine.engine import Engine
 from engine.errors import InvalidRequest, ModelUnavailable, OutOfMemory, SpoiltPicture
-from engine.events import Cancelled, Failed, Finished, Notice
-from engine.metadata import read_record
-from engine.plan import Cell, Plan
-from engine.previewing import PreviewOptions
-from tests.engine.test_worker import at_step, ends, kinds, wait_for
+from engine.pictures.metadata import read_record
+from engine.recipes.plan import Cell, Plan
+from engine.running.engine import Engine
+from engine.running.events import Cancelled, Failed, Finished, Notice
+from engine.running.previewing import PreviewOptions
+from tests.engine.running.test_worker import at_step, ends, kinds, wait_for
 from tests.tiny import SIZE, family_of, make_pipeline
 
 STEPS = 3

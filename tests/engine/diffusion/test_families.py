@@ -10,7 +10,7 @@ import torch
 from engine.diffusion.denoiser import Denoiser
 from engine.diffusion.families import StableDiffusion
 from engine.errors import InvalidRequest
-from engine.recipe import Recipe
+from engine.recipes.recipe import Recipe
 from tests.tiny import SIZE, family_of, make_pipeline
 
 

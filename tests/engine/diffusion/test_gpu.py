@@ -13,9 +13,9 @@ from engine.diffusion.denoiser import Denoiser
 from engine.diffusion.device import TorchDevice
 from engine.diffusion.loading import load
 from engine.errors import OutOfMemory
-from engine.packing import PROBED_AFTER
-from engine.recipe import Recipe
-from engine.schedulers import SCHEDULERS
+from engine.recipes.recipe import Recipe
+from engine.recipes.schedulers import SCHEDULERS
+from engine.running.packing import PROBED_AFTER
 from tests.tiny import SIZE, make_pipeline
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device; there is none here")]

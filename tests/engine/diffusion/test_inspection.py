@@ -15,10 +15,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from engine.catalog import ModelSpec
 from engine.diffusion.inspection import Unfit, check_parts, find_variant, inspect_folder
 from engine.diffusion.loading import load
 from engine.errors import ModelUnavailable
+from engine.recipes.catalog import ModelSpec
 from tests.tiny import make_pipeline
 
 WEIGHTS = {

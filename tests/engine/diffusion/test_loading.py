@@ -17,13 +17,13 @@ import torch
 from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file
 
-from engine.catalog import ModelSpec, local_model
 from engine.diffusion import identity as identity_module
 from engine.diffusion import loading
 from engine.diffusion.device import TorchDevice
 from engine.diffusion.identity import identify, stamps
 from engine.diffusion.loading import fetch, load, pick_device, pick_dtype
 from engine.errors import ModelUnavailable
+from engine.recipes.catalog import ModelSpec, local_model
 from tests.conftest import ROOT
 from tests.tiny import SIZE, make_pipeline
 
@@ -382,7 +382,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 FETCH_AND_LOAD = """
 import json, sys, torch
-from engine.catalog import ModelSpec
+from engine.recipes.catalog import ModelSpec
 from engine.diffusion.loading import fetch, load
 from engine.errors import ModelUnavailable
 told, told_again = [], []

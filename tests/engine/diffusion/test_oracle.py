@@ -8,8 +8,8 @@ import torch
 
 from engine.diffusion.denoiser import Denoiser
 from engine.diffusion.trajectory import Trajectory
-from engine.recipe import Recipe
-from engine.schedulers import SCHEDULERS
+from engine.recipes.recipe import Recipe
+from engine.recipes.schedulers import SCHEDULERS
 from tests.engine.diffusion import rules
 
 pytestmark = pytest.mark.filterwarnings("ignore:Should have ta>=t0:UserWarning")  # torchsde, of float32 rounding

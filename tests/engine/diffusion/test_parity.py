@@ -13,11 +13,11 @@ import torch
 from diffusers import EulerDiscreteScheduler
 from transformers import CLIPTextModel
 
-from engine.catalog import local_model
 from engine.diffusion.denoiser import Denoiser
 from engine.diffusion.families import StableDiffusion
-from engine.recipe import Recipe
-from engine.schedulers import SCHEDULERS
+from engine.recipes.catalog import local_model
+from engine.recipes.recipe import Recipe
+from engine.recipes.schedulers import SCHEDULERS
 from tests.conftest import STARTER
 from tests.engine.diffusion import rules
 from tests.tiny import CONFIG_OF, SIZE, family_of, make_pipeline, read_pipeline

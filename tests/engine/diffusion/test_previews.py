@@ -17,11 +17,11 @@ from engine.diffusion.denoiser import Denoiser
 from engine.diffusion.device import TorchDevice
 from engine.diffusion.loading import load
 from engine.diffusion.previews import Previewers, fit_linear, linear_factors
-from engine.engine import Engine
 from engine.errors import OutOfMemory, SpoiltPicture
-from engine.events import Preview
-from engine.plan import plan_images
-from engine.previewing import PreviewOptions
+from engine.recipes.plan import plan_images
+from engine.running.engine import Engine
+from engine.running.events import Preview
+from engine.running.previewing import PreviewOptions
 from tests.tiny import SIZE
 
 

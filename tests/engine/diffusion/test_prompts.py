@@ -10,7 +10,7 @@ import torch
 from transformers import CLIPTokenizer
 
 from engine.diffusion.prompts import TokenCounter
-from engine.recipe import MAX_FULL_PROMPT
+from engine.recipes.recipe import MAX_FULL_PROMPT
 from tests.conftest import STARTER
 from tests.fake_device import SAFETY
 

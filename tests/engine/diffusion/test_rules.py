@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from engine.diffusion import schedule
-from engine.schedulers import SCHEDULERS, own_scheduler
+from engine.recipes.schedulers import SCHEDULERS, own_scheduler
 from tests.engine.diffusion import rules
 
 pytestmark = pytest.mark.filterwarnings("ignore:Should have ta>=t0:UserWarning")  # torchsde, of float32 rounding
@@ -180,7 +180,7 @@ def test_a_rule_without_a_row_is_none(config):
 
 @pytest.mark.parametrize("class_name", sorted({row.class_name for row in SCHEDULERS.values()}))
 def test_the_options_that_make_another_rule_have_diffusers_defaults(class_name):
-    from engine.schedulers import _RULE_OPTIONS
+    from engine.recipes.schedulers import _RULE_OPTIONS
 
     choices = {"use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_flow_sigmas", "use_lu_lambdas", "solver_order"}
     known = inspect.signature(getattr(diffusers, class_name).__init__).parameters

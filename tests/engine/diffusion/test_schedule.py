@@ -10,8 +10,8 @@ from engine.diffusion import schedule
 from engine.diffusion.denoiser import Denoiser
 from engine.diffusion.noise import BrownianNoise
 from engine.errors import InvalidRequest
-from engine.recipe import Recipe
-from engine.schedulers import SCHEDULERS
+from engine.recipes.recipe import Recipe
+from engine.recipes.schedulers import SCHEDULERS
 from tests.engine.diffusion import rules
 from tests.engine.diffusion.test_oracle import Oracle
 
