@@ -15,6 +15,7 @@ from engine.diffusion.families import Conditioning, StableDiffusion
 from engine.diffusion.memory import free_unused, is_out_of_memory
 from engine.diffusion.trajectory import Trajectory
 from engine.errors import InvalidRequest, OutOfMemory, SpoiltPicture
+from engine.recipes.families import classifier_free
 from engine.recipes.recipe import Recipe
 from engine.recipes.schedulers import scheduler_row
 from engine.running.device import Advance, Key
@@ -68,7 +69,7 @@ class Denoiser:
         trajectory = Trajectory(
             key, recipe, owner, exact, scheduler,
             step_options={**row.step_options, **({"generator": generator} if row.noise == "generator" else {})},
-            latents=start,
+            latents=start, needs=classifier_free(recipe),
             conditioning=(self.family.encode(recipe.full_negative_prompt), prompt) if recipe.guided else (prompt,),
             origin=first_origin(recipe) if latents is None else key,
             job=job, together=together,
@@ -92,7 +93,7 @@ class Denoiser:
         if call is None:
             return []
         picked = [self._live[key] for key in call.images]
-        size = picked[0].load().size
+        pixels = picked[0].recipe.width * picked[0].recipe.height
         failure: Exception | None = None
         try:
             predictions = self._predict(picked, call.width)
@@ -100,12 +101,12 @@ class Denoiser:
             # A traceback holds the call's tensors: only of an image's own fault is it kept, for the log.
             failure = error if len(picked) == 1 and not is_out_of_memory(error) else error.with_traceback(None)
         if failure is None:
-            self.packer.went_well(size, call.width)
+            self.packer.went_well(pixels, call.width)
             return [self._advance(one, *prediction) for one, prediction in zip(picked, predictions, strict=True)]
         if is_out_of_memory(failure):
             free_unused(self.family.device)
             if call.width > picked[0].rows and not picked[0].exact:
-                self.packer.ran_out(size, call.width)
+                self.packer.ran_out(pixels, call.width)
                 return self.tick()
         elif len(picked) > 1:
             return [advance for one in picked for advance in self._tick_alone(one)]

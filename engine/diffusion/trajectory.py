@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from engine.diffusion.families import Conditioning
+from engine.recipes.families import Needs
 from engine.recipes.recipe import Recipe
 from engine.running.device import Key
 from engine.running.packing import Load, load_of
@@ -26,8 +27,9 @@ class Trajectory:
     step_options: Mapping[str, Any]
     """What every call of the scheduler's `step` takes besides the prediction."""
     latents: torch.Tensor  # (1, C, h, w), as the scheduler holds them
+    needs: Needs
     conditioning: tuple[Conditioning, ...]
-    """(unconditional, conditional) when guided, (conditional,) when not: one row of the network's batch each."""
+    """One row of the network's batch each, as `needs` names them."""
     origin: Hashable
     """What its latents before the first step depend on; images of one origin are shown to the network once then."""
     job: str = ""
@@ -46,7 +48,7 @@ class Trajectory:
     def load(self) -> Load:
         """What it asks of the next network call."""
         options = {"exact": self.exact, "owner": self.owner, "job": self.job, "together": self.together}
-        return load_of(self.recipe, self.key, self.step, origin=self.origin, **options)
+        return load_of(self.recipe, self.needs, self.key, self.step, origin=self.origin, **options)
 
     def __post_init__(self) -> None:
         self.total = len(self.scheduler.timesteps)

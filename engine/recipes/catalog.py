@@ -14,11 +14,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from engine.errors import InvalidRequest, ModelUnavailable
+from engine.recipes.families import FAMILY_OF_PIPELINE
 from engine.recipes.recipe import MAX_SEED, SIZE_MULTIPLE, Bounds, Recipe, Style, bounds, label
 from engine.recipes.schedulers import DEFAULT_SCHEDULER, own_scheduler
-
-FAMILY_OF_PIPELINE = {"StableDiffusionPipeline": "sd"}
-"""diffusers' pipeline class, as model_index.json names it -> our family."""
 
 
 class ModelSpec(BaseModel):
@@ -33,6 +31,7 @@ class ModelSpec(BaseModel):
     variant: str | None = None
     """diffusers' weight variant, "fp16"; only used for hub ids."""
     family: str = "sd"
+    """A row of engine.recipes.families.FAMILIES."""
     native_size: int = Field(512, description="pixels; the size it was trained at")
     steps: int = 20
     guidance_scale: float = 7.0

@@ -18,6 +18,7 @@ from engine.errors import EngineError, InvalidRequest
 from engine.pictures.history import History
 from engine.pictures.outputs import OWN_FOLDER, day_folder
 from engine.recipes.catalog import Catalog, Limits
+from engine.recipes.families import FAMILIES
 from engine.recipes.plan import Plan
 from engine.recipes.recipe import Recipe
 from engine.running.device import Device, Key, TokenCount
@@ -121,8 +122,9 @@ class Engine:
         fresh = [recipe for recipe in new if not (reuse and self._is_made(recipe, plan.exact, before))]
         calls: Counter[tuple[str, int, int]] = Counter()
         for model in dict.fromkeys(recipe.model for recipe in fresh):
-            packer = self._worker.packer(self.catalog.find(model))
-            counted = count_calls([recipe for recipe in fresh if recipe.model == model], packer, exact=plan.exact, together=together)
+            spec, of_it = self.catalog.find(model), [recipe for recipe in fresh if recipe.model == model]
+            needs, packer = FAMILIES[spec.family].needs, self._worker.packer(spec)
+            counted = count_calls(of_it, needs, packer, exact=plan.exact, together=together)
             calls.update({(model, *call): times for call, times in counted.items()})
         speed = self._worker.speed
         seconds = speed.total(calls)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from bisect import insort
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+from engine.recipes.families import Needs
 from engine.recipes.recipe import Recipe
 from engine.recipes.schedulers import scheduler_row
 from engine.running.packing import ADMITTED_A_TICK, Packer, Rules, first_origin, row_names
@@ -20,25 +21,31 @@ Calls = Counter[tuple[int, int]]
 """How many network calls there are by (pixels of a picture, rows with padding)."""
 
 
-def count_calls(recipes: Sequence[Recipe], packer: Packer, *, exact: bool = False, together: bool = False) -> Calls:
-    """The calls that one job of these recipes takes on an otherwise idle device."""
+def count_calls(
+    recipes: Sequence[Recipe], needs: Callable[[Recipe], Needs], packer: Packer, *, exact: bool = False, together: bool = False
+) -> Calls:
+    """The calls that one job of these recipes takes on an otherwise idle device; `needs` is that of the model's FamilyRow."""
+    groups: dict[Hashable, int] = {}
     numbers: dict[Hashable, int] = {}
     images = []
     for recipe in recipes:
-        rows = tuple(numbers.setdefault(name, len(numbers)) for name in row_names(recipe, first_origin(recipe)))
-        images.append(_Image((recipe.width, recipe.height), rows, scheduler_row(recipe.scheduler).calls(recipe.steps)))
+        wanted = needs(recipe)
+        group = groups.setdefault(wanted.group, len(groups))
+        rows = tuple(numbers.setdefault(name, len(numbers)) for name in row_names(wanted.rows, first_origin(recipe)))
+        images.append(_Image(group, recipe.width * recipe.height, rows, scheduler_row(recipe.scheduler).calls(recipe.steps)))
     return Counter(_counted(tuple(images), packer.rules, exact, together))
 
 
 @lru_cache(maxsize=256)
 def _counted(images: tuple[_Image, ...], rules: Rules, exact: bool, together: bool) -> Calls:
-    """Of the words only which are equal matters: the count stays while somebody types."""
+    """Of words and groups only which are equal matters: the count stays while somebody types."""
     return _Forecast(images, Packer(*rules), exact, together).run()
 
 
 @dataclass(frozen=True)
 class _Image:
-    size: tuple[int, int]
+    group: int
+    pixels: int
     rows: tuple[int, ...]
     """Of its first step, by number: images may share them. Later it needs as many of its own."""
     calls: int
@@ -46,7 +53,9 @@ class _Image:
 
 @dataclass
 class _Line:
-    """Images of one size under way, in their turn."""
+    """Images of one group under way, in their turn."""
+
+    pixels: int
 
     order: list[int] = field(default_factory=list)
     own: int = 0
@@ -68,20 +77,20 @@ class _Forecast:
         self._left = [image.calls for image in images]
         self._admitted = 0
         self._fresh: set[int] = set()  # admitted, not begun
-        self._lines: dict[tuple[int, int], _Line] = {}
+        self._lines: dict[int, _Line] = {}  # by group
         self._total: Calls = Counter()
         self._watch()
 
     def run(self) -> Calls:
         while self._admitted < len(self._images) or self._lines:
             changed = self._admit()
-            size = min(self._lines, key=lambda size: self._lines[size].order[0])
-            line = self._lines[size]
-            picked, width = self._pick(size, line)
+            group = min(self._lines, key=lambda group: self._lines[group].order[0])
+            line = self._lines[group]
+            picked, width = self._pick(line)
             changed |= self._advance(line, picked)
             if not line.order:
-                del self._lines[size]
-            call = (size[0] * size[1], width)
+                del self._lines[group]
+            call = (line.pixels, width)
             self._total[call] += 1
             if changed:
                 self._watch()
@@ -92,17 +101,18 @@ class _Forecast:
     def _admit(self) -> bool:
         new = range(self._admitted, min(self._admitted + ADMITTED_A_TICK, len(self._images)))
         for i in new:
-            line = self._lines.setdefault(self._images[i].size, _Line())
+            image = self._images[i]
+            line = self._lines.setdefault(image.group, _Line(image.pixels))
             insort(line.order, i)
-            line.shared.update(self._images[i].rows)
+            line.shared.update(image.rows)
         self._fresh.update(new)
         self._admitted = new.stop
         return bool(new)
 
-    def _pick(self, size: tuple[int, int], line: _Line) -> tuple[list[int], int]:
+    def _pick(self, line: _Line) -> tuple[list[int], int]:
         """The turns of the images in the next call, and its rows with padding: Packer.pick for one owner's one job."""
         images, fresh, count = self._images, self._fresh, len(self._images)
-        most = self._packer.width(size, line.rows, len(images[line.order[0] % count].rows), self._exact)
+        most = self._packer.width(line.pixels, line.rows, len(images[line.order[0] % count].rows), self._exact)
         picked: list[int] = []
         used, rows = 0, set()  # the rows that others may share
         for turn in line.order:

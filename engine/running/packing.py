@@ -5,10 +5,10 @@ No torch: the denoiser packs its calls with this, and an estimate made before an
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from engine.recipes.families import Needs
 from engine.recipes.recipe import Recipe
 
 EXACT_ROWS = 8
@@ -33,10 +33,11 @@ Row = Hashable
 
 @dataclass(frozen=True)
 class Load:
-    """What an image asks of the next network call. Images of different `size` cannot share one."""
+    """What an image asks of the next network call. Images of different `group` cannot share one; those of one have equally many pixels."""
 
     rows: tuple[Row, ...]
-    size: tuple[int, ...]
+    group: Hashable
+    pixels: int
     exact: bool = False
     owner: str = ""
     job: str = ""
@@ -124,9 +125,9 @@ class Packer:
         if not order:
             return None
         first = waiting[order[0]]
-        peers = [key for key in order if waiting[key].size == first.size and (first.exact or not waiting[key].exact)]
+        peers = [key for key in order if waiting[key].group == first.group and (first.exact or not waiting[key].exact)]
         wanted = len({row for key in peers for row in waiting[key].rows})
-        most = self.width(first.size, wanted, len(set(first.rows)), first.exact)
+        most = self.width(first.pixels, wanted, len(set(first.rows)), first.exact)
         images: list[Hashable] = []
         rows: dict[Row, None] = {}
         for key in peers:
@@ -146,11 +147,12 @@ class Packer:
         narrowed = tuple(sorted((pixels, one.rows) for pixels, one in self._narrowed.items()))
         return (self.max_rows, self.exact_rows, self.padded, self.native_pixels, narrowed)
 
-    def width(self, size: tuple[int, ...], rows: int, least: int, exact: bool) -> int:
-        """The most rows, padding included, of a call for images of `size` that need so many different rows, its first one `least`."""
+    def width(self, pixels: int, rows: int, least: int, exact: bool) -> int:
+        """The most rows, padding included, of a call for pictures of so many pixels that need so many different rows, its first one
+        `least`."""
         if exact:
             return self.exact_rows
-        wanted = max(min(rows, self.most_rows(math.prod(size))), least)
+        wanted = max(min(rows, self.most_rows(pixels)), least)
         return choose_bucket(wanted, least) if self.padded else wanted
 
     def most_rows(self, pixels: int) -> int:
@@ -158,16 +160,14 @@ class Packer:
         narrowed = self._narrowed.get(pixels)
         return self._usual(pixels) if narrowed is None else min(narrowed.rows, self._usual(pixels))
 
-    def ran_out(self, size: tuple[int, ...], width: int) -> None:
-        """Memory ran out in a call of `width` rows for pictures of `size`: half as many are run from now on."""
-        pixels = math.prod(size)
+    def ran_out(self, pixels: int, width: int) -> None:
+        """Memory ran out in a call of `width` rows for pictures of so many pixels: half as many are run from now on."""
         before = self._narrowed.get(pixels, Narrowed(width))
         patience = 2 * before.patience if before.probing else before.patience
         self._narrowed = {**self._narrowed, pixels: Narrowed(max(width // 2, 1), patience)}
 
-    def went_well(self, size: tuple[int, ...], width: int) -> None:
+    def went_well(self, pixels: int, width: int) -> None:
         """A call went well: after enough of them that were as wide as they may be, twice as many rows are tried."""
-        pixels = math.prod(size)
         now = self._narrowed.get(pixels)
         if now is None or 2 * width <= now.rows:  # so few rows tell nothing
             return
@@ -204,13 +204,12 @@ def choose_bucket(rows: int, least: int) -> int:
     return max(above if above - rows <= WASTE * above else above // 2, least)
 
 
-def row_names(recipe: Recipe, origin: Hashable) -> tuple[Row, ...]:
-    """The rows an image needs in a call: (unconditional, conditional) when guided, (conditional,) when not.
+def row_names(told: Iterable[Hashable], origin: Hashable) -> tuple[Row, ...]:
+    """The rows that an image needs in a call, by what the network is told in each (`Needs.rows`) and by the latents that it is shown.
 
     `origin` stands for the latents: the image itself, or `first_origin` before its first step.
     """
-    conditional = (origin, "conditional", recipe.full_prompt)
-    return ((origin, "unconditional", recipe.full_negative_prompt), conditional) if recipe.guided else (conditional,)
+    return tuple((origin, one) for one in told)
 
 
 def first_origin(recipe: Recipe) -> Hashable:
@@ -223,8 +222,8 @@ def first_origin(recipe: Recipe) -> Hashable:
 
 
 def load_of(
-    recipe: Recipe, key: Hashable, step: int, *, origin: Hashable = None, exact: bool = False, owner: str = "", job: str = "",
-    together: bool = False,
+    recipe: Recipe, needs: Needs, key: Hashable, step: int, *, origin: Hashable = None, exact: bool = False, owner: str = "",
+    job: str = "", together: bool = False,
 ) -> Load:  # fmt: skip
     """What an image that has taken `step` steps asks of the next call; `origin` stands in for `first_origin`.
 
@@ -234,4 +233,5 @@ def load_of(
         origin = key
     elif origin is None:
         origin = first_origin(recipe)
-    return Load(row_names(recipe, origin), (recipe.width, recipe.height), exact, owner, job, step if together else 0)
+    pixels = recipe.width * recipe.height
+    return Load(row_names(needs.rows, origin), needs.group, pixels, exact, owner, job, step if together else 0)

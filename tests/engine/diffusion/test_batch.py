@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from engine.diffusion.denoiser import Denoiser
+from engine.recipes.families import classifier_free
 from engine.recipes.recipe import Recipe
 from engine.running.forecast import count_calls
 from engine.running.packing import Packer
@@ -159,7 +160,7 @@ def test_a_grid_of_seeds_and_schedulers_costs_what_is_forecast(tiny_family, max_
     widths = []
     while denoiser.tick():
         widths.append(denoiser.width)
-    asked = list(recipes.values()), Packer(**packing)
+    asked = list(recipes.values()), classifier_free, Packer(**packing)
     assert [call.width for call, _ in calls_one_by_one(*asked, exact=bool(exact), together=bool(together))] == widths
     assert count_calls(*asked, exact=bool(exact), together=bool(together)) == Counter((SIZE * SIZE, width) for width in widths)
 
@@ -170,7 +171,7 @@ def test_a_grid_of_seeds_and_schedulers_takes_as_many_calls_as_its_longest_image
     finish(denoiser, {key: denoiser.admit(key, recipe) for key, recipe in recipes.items()})
     # The longest image has 5 steps: 5 calls, of 4 seeds x (1 + 2 + 2 + 2) rows while all four schedulers run.
     assert (denoiser.calls, denoiser.rows_run) == (5, 28 + 28 + 28 + 16 + 16)
-    one_by_one = [count_calls([recipe], Packer()) for recipe in recipes.values()]
+    one_by_one = [count_calls([recipe], classifier_free, Packer()) for recipe in recipes.values()]
     assert sum(calls.total() for calls in one_by_one) == 4 * (3 + 5 + 3 + 5)
 
 

@@ -16,6 +16,7 @@ from engine.diffusion.device import TorchDevice
 from engine.errors import EngineError, InvalidRequest, ModelUnavailable, OutOfMemory, SpoiltPicture
 from engine.pictures.metadata import read_picture
 from engine.recipes.catalog import Catalog, Limits
+from engine.recipes.families import classifier_free
 from engine.recipes.plan import Cell, Plan, plan_images
 from engine.running.engine import Engine
 from engine.running.events import Failed, Finished, Notice, Preview
@@ -714,7 +715,7 @@ def test_an_estimate_is_what_a_run_then_takes(real, torch_device, exact, togethe
 
 def test_an_exact_cell_of_a_grid_is_the_picture_that_it_is_alone(real):
     plan = grid(real, exact=True, seed=(31,), steps=(2,), guidance_scale=(1, 3, 9), prompt=("a cat", "an owl", ""))
-    first, _ = next(calls_one_by_one([cell.recipe for cell in plan.cells], Packer(), exact=True))
+    first, _ = next(calls_one_by_one([cell.recipe for cell in plan.cells], classifier_free, Packer(), exact=True))
     assert (len(first.images), len(first.rows)) == (9, 4)  # all show the network the same noise
     among = [end.made.sha256 for _, end in sorted(ends(real.submit(plan)).items())]
     alone = [ends(real.submit(Plan((cell,), exact=True)))[cell.index].made.sha256 for cell in plan.cells]

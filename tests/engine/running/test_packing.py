@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
+from engine.recipes.families import classifier_free
 from engine.recipes.recipe import Recipe, Style
 from engine.running.forecast import count_calls
 from engine.running.packing import PROBED_AFTER, Load, Packer, choose_bucket, first_origin, load_of, row_names
@@ -25,9 +28,10 @@ def test_choose_bucket(rows, least, bucket):
 
 
 def test_an_origin_that_is_given_counts_whatever_it_is() -> None:
-    assert load_of(image(), 0, 0, origin=0).rows == row_names(image(), 0)
-    assert load_of(image(), 0, 0).rows == row_names(image(), first_origin(image()))
-    assert load_of(image(), 5, 1, origin=0).rows == row_names(image(), 5)
+    needs = classifier_free(image())
+    assert load_of(image(), needs, 0, 0, origin=0).rows == row_names(needs.rows, 0)
+    assert load_of(image(), needs, 0, 0).rows == row_names(needs.rows, first_origin(image()))
+    assert load_of(image(), needs, 5, 1, origin=0).rows == row_names(needs.rows, 5)
 
 
 def test_nothing_waits_and_there_is_no_call() -> None:
@@ -35,14 +39,14 @@ def test_nothing_waits_and_there_is_no_call() -> None:
 
 
 def test_rows_of_one_name_are_computed_once() -> None:
-    waiting = {i: Load(("same", ("own", i)), (8, 8)) for i in range(3)}
+    waiting = {i: Load(("same", ("own", i)), (8, 8), 64) for i in range(3)}
     call = Packer(max_rows=4).pick(waiting)
     assert (call.images, call.rows, call.width) == ((0, 1, 2), ("same", ("own", 0), ("own", 1), ("own", 2)), 4)
 
 
 def test_an_owners_jobs_take_turns_whatever_their_images_have_come_to() -> None:
-    early = {("early", i): Load((("early", i),), (8, 8), job="early", behind=5) for i in range(4)}
-    late = {("late", i): Load((("late", i),), (8, 8), job="late") for i in range(4)}
+    early = {("early", i): Load((("early", i),), (8, 8), 64, job="early", behind=5) for i in range(4)}
+    late = {("late", i): Load((("late", i),), (8, 8), 64, job="late") for i in range(4)}
     packer = Packer(max_rows=2)
     assert {job for job, _ in packer.pick({**early, **late}).images} == {"early", "late"}
     one_by_one = Packer(max_rows=1)
@@ -50,8 +54,8 @@ def test_an_owners_jobs_take_turns_whatever_their_images_have_come_to() -> None:
 
 
 def test_a_visitor_with_many_jobs_gets_no_more_than_one_with_one() -> None:
-    many = {("many", i): Load((("many", i),), (8, 8), owner="many", job=str(i)) for i in range(6)}
-    one = {("one", i): Load((("one", i),), (8, 8), owner="one", job="its own") for i in range(6)}
+    many = {("many", i): Load((("many", i),), (8, 8), 64, owner="many", job=str(i)) for i in range(6)}
+    one = {("one", i): Load((("one", i),), (8, 8), 64, owner="one", job="its own") for i in range(6)}
     picked = Packer(max_rows=6).pick({**many, **one}).images
     assert sorted(owner for owner, _ in picked) == ["many"] * 3 + ["one"] * 3
 
@@ -62,23 +66,23 @@ def owners_served(packer: Packer, waiting: dict, ticks: int) -> list[set[str]]:
 
 
 def test_whoever_comes_new_is_served_in_the_next_call_whatever_waits() -> None:
-    crowd = {(owner, i): Load(((owner, i),), (8, 8), owner=f"owner {owner}", job="j") for owner in range(32) for i in range(100)}
+    crowd = {(owner, i): Load(((owner, i),), (8, 8), 64, owner=f"owner {owner}", job="j") for owner in range(32) for i in range(100)}
     packer = Packer(max_rows=4)
     owners_served(packer, crowd, 3)
-    crowd["new"] = Load(("new",), (8, 8), owner="a newcomer", job="j")
+    crowd["new"] = Load(("new",), (8, 8), 64, owner="a newcomer", job="j")
     assert "a newcomer" in owners_served(packer, crowd, 1)[0]
 
 
 def test_whoever_was_served_is_served_again_when_all_others_were() -> None:
     """33 owners, four images a call: each is in one call of any nine that follow each other."""
-    crowd = {(owner, i): Load(((owner, i),), (8, 8), owner=f"owner {owner}", job="j") for owner in range(33) for i in range(9)}
+    crowd = {(owner, i): Load(((owner, i),), (8, 8), 64, owner=f"owner {owner}", job="j") for owner in range(33) for i in range(9)}
     served = owners_served(Packer(max_rows=4), crowd, 27)
     for start in range(19):
         assert set.union(*served[start : start + 9]) == {f"owner {owner}" for owner in range(33)}
 
 
 def test_an_image_that_does_not_fit_leaves_room_for_a_smaller_one() -> None:
-    waiting = {"two": Load((1, 2), (8, 8)), "two more": Load((3, 4), (8, 8)), "one": Load((5,), (8, 8))}
+    waiting = {"two": Load((1, 2), (8, 8), 64), "two more": Load((3, 4), (8, 8), 64), "one": Load((5,), (8, 8), 64)}
     assert Packer(max_rows=3).pick(waiting).images == ("two", "one")
 
 
@@ -87,15 +91,15 @@ def test_an_image_that_does_not_fit_leaves_room_for_a_smaller_one() -> None:
 NATIVE = 512 * 512
 
 
-def widths(packer: Packer, size: tuple[int, int], rows: int = 100, times: int = 1, fits: int = 1000) -> list[int]:
+def widths(packer: Packer, pixels: int, rows: int = 100, times: int = 1, fits: int = 1000) -> list[int]:
     """The widths of calls one after the other, on a device where calls of more than `fits` rows run out of memory."""
     found = []
     while len(found) < times:
-        width = packer.width(size, rows, 2, exact=False)
+        width = packer.width(pixels, rows, 2, exact=False)
         if width > fits:
-            packer.ran_out(size, width)
+            packer.ran_out(pixels, width)
         else:
-            packer.went_well(size, width)
+            packer.went_well(pixels, width)
             found.append(width)
     return found
 
@@ -109,55 +113,57 @@ def widths(packer: Packer, size: tuple[int, int], rows: int = 100, times: int = 
 )  # fmt: skip
 def test_the_rows_of_a_call_follow_the_pixels(size, padded, most) -> None:
     """16 rows of 512 x 512 are as many pixels as four of 1024 x 1024; but one image's rows are always run."""
-    assert widths(Packer(16, padded=padded, native_pixels=NATIVE), size) == [most]
+    assert widths(Packer(16, padded=padded, native_pixels=NATIVE), math.prod(size)) == [most]
 
 
 def test_what_a_plan_costs_follows_the_pixels_as_its_calls_do() -> None:
     packer = Packer(16, native_pixels=64 * 64)
     recipes = [image(seed, width=128) for seed in range(8)]
-    assert count_calls(recipes, packer) == {(128 * 64, 8): 6}
-    packer.ran_out((128, 64), 8)
-    assert count_calls(recipes, Packer(*packer.rules)) == count_calls(recipes, packer) == {(128 * 64, 4): 12}
+    assert count_calls(recipes, classifier_free, packer) == {(128 * 64, 8): 6}
+    packer.ran_out(128 * 64, 8)
+    for alike in (packer, Packer(*packer.rules)):
+        assert count_calls(recipes, classifier_free, alike) == {(128 * 64, 4): 12}
 
 
 def test_running_out_of_memory_narrows_calls_of_that_size_only() -> None:
     packer = Packer(16, native_pixels=NATIVE)
-    assert widths(packer, (512, 512), fits=5, times=2) == [4, 4]
-    assert widths(packer, (256, 256)) == [16]
+    assert widths(packer, NATIVE, fits=5, times=2) == [4, 4]
+    assert widths(packer, NATIVE // 4) == [16]
     assert packer.most_rows(NATIVE) == 4
 
 
 def test_calls_are_widened_again_after_some_that_went_well() -> None:
     packer = Packer(16, native_pixels=NATIVE)
-    assert widths(packer, (512, 512), fits=5, times=PROBED_AFTER) == [4] * PROBED_AFTER
-    assert widths(packer, (512, 512), times=3 * PROBED_AFTER) == [8] * PROBED_AFTER + [16] * 2 * PROBED_AFTER
+    assert widths(packer, NATIVE, fits=5, times=PROBED_AFTER) == [4] * PROBED_AFTER
+    assert widths(packer, NATIVE, times=3 * PROBED_AFTER) == [8] * PROBED_AFTER + [16] * 2 * PROBED_AFTER
     assert packer.rules == Packer(16, native_pixels=NATIVE).rules
 
 
 def test_what_never_fits_is_tried_ever_more_seldom() -> None:
     packer, tries = Packer(16, native_pixels=NATIVE), []
     for call in range(30 * PROBED_AFTER):
-        while (width := packer.width((512, 512), 100, 2, exact=False)) > 8:
-            packer.ran_out((512, 512), width)
+        while (width := packer.width(NATIVE, 100, 2, exact=False)) > 8:
+            packer.ran_out(NATIVE, width)
             tries.append(call)
-        packer.went_well((512, 512), width)
+        packer.went_well(NATIVE, width)
     assert tries == [(2**n - 1) * PROBED_AFTER for n in range(5)]
 
 
 def test_calls_of_few_images_do_not_show_that_many_fit() -> None:
     packer = Packer(16)
-    packer.ran_out((512, 512), 16)
-    assert widths(packer, (512, 512), rows=2, times=10 * PROBED_AFTER) == [2] * 10 * PROBED_AFTER
+    packer.ran_out(NATIVE, 16)
+    assert widths(packer, NATIVE, rows=2, times=10 * PROBED_AFTER) == [2] * 10 * PROBED_AFTER
     assert packer.most_rows(NATIVE) == 8
 
 
 def test_the_rows_of_a_recipe() -> None:
     style = Style(name="Ink", prompt="{prompt}, ink", negative_prompt="colour")
     guided, unguided = image(prompt="an owl", style=style), image(prompt="an owl", guidance_scale=1)
-    assert row_names(guided, "o") == (("o", "unconditional", "colour"), ("o", "conditional", "an owl, ink"))
-    assert row_names(unguided, "o") == (("o", "conditional", "an owl"),)
+    assert classifier_free(guided).rows == (("unconditional", "colour", 1), ("conditional", "an owl, ink", 1))
+    assert classifier_free(unguided).rows == (("conditional", "an owl", 1),)
     # An empty prompt still takes two rows: alone it is to be diffusers' own batch of two.
-    assert len(set(row_names(image(prompt="", negative_prompt=""), "o"))) == 2
+    assert len(set(classifier_free(image(prompt="", negative_prompt="")).rows)) == 2
+    assert row_names(("a", "b"), "o") == (("o", "a"), ("o", "b"))
 
 
 @pytest.mark.parametrize("changes", [{"prompt": "a cat"}, {"negative_prompt": "red"}, {"guidance_scale": 1}, {"style": Style(name="Ink")}])
@@ -168,3 +174,11 @@ def test_images_begin_alike_whatever_their_words_and_guidance(changes) -> None:
 @pytest.mark.parametrize("changes", [{"seed": 1}, {"scheduler": "DDIM"}, {"steps": 4}, {"width": 72}, {"model": "other"}])
 def test_images_begin_differently(changes) -> None:
     assert first_origin(image()) != first_origin(image(**changes))
+
+
+def test_images_of_different_groups_share_no_call_though_they_have_equally_many_pixels() -> None:
+    waiting = {i: Load((i,), ("short", "long")[i % 2], 64) for i in range(4)}
+    packer = Packer()
+    assert [packer.pick(waiting).images for _ in range(2)] == [(0, 2), (0, 2)]
+    del waiting[0], waiting[2]
+    assert packer.pick(waiting).images == (1, 3)
