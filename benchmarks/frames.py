@@ -23,7 +23,7 @@ from benchmarks.subjects import Ours
 from benchmarks.timing import Measure, Result
 from engine.pictures.made import Made
 from engine.pictures.metadata import png_bytes
-from engine.pictures.outputs import write_picture
+from engine.pictures.outputs import open_picture, write_picture
 from engine.recipes.catalog import Catalog
 from engine.recipes.plan import Cell, Plan
 from engine.running.events import Finished, Preview
@@ -109,7 +109,7 @@ def finished(catalog: Catalog, side: int, pictures: Sequence[Made], repeats: int
         for cell in plan.cells:
             watched.job.publish(Finished(cell.index, pictures[cell.index % len(pictures)]))
         frames.append(watched.frame())
-    return _measured(side, f"all finished, pictures of {_size(pictures[0].image)}", frames[1:])
+    return _measured(side, f"all finished, pictures of {_size(open_picture(pictures[0]))}", frames[1:])
 
 
 def developed(ours: Ours) -> tuple[list[Image.Image], list[Made]]:

@@ -28,6 +28,7 @@ from PIL import Image
 
 from engine.diffusion.device import TorchDevice
 from engine.local import open_catalog
+from engine.pictures.outputs import open_picture
 from engine.recipes.axes import Offer
 from engine.recipes.catalog import Catalog, Limits
 from engine.recipes.plan import AxisLine, Grid, Plan, plan_grid, plan_images
@@ -268,7 +269,7 @@ def soak(quick: bool) -> Iterator[Figure]:
             plan = pictures(engine, 1 + number % 2, prompt=f"an owl {number}", steps=2, seed=number)
             job = engine.submit(plan, f"visitor {number % 8}", PreviewOptions("auto"), together=True)
             for made in job.made().values() if job.wait() else ():
-                made.image.load()
+                open_picture(made)
             held.append(resident_mib())
     half = jobs // 2  # the engine's own folder is gone by now
     slope = 100 * statistics.linear_regression(range(half, jobs), held[half:]).slope

@@ -21,6 +21,7 @@ from engine.diffusion.device import TorchDevice
 from engine.diffusion.loading import pick_device, pick_dtype
 from engine.local import open_catalog
 from engine.pictures.made import Made
+from engine.pictures.outputs import open_picture
 from engine.recipes.catalog import ModelSpec
 from engine.recipes.plan import Plan
 from engine.recipes.recipe import Recipe
@@ -40,7 +41,7 @@ class Drawn:
     @property
     def images(self) -> tuple[Image.Image, ...]:
         """The pictures' pixels; those of ours are read from their files, which is no part of making them."""
-        return tuple(one.image if isinstance(one, Made) else one for one in self.pictures)
+        return tuple(open_picture(one) if isinstance(one, Made) else one for one in self.pictures)
 
 
 class Ours:

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from engine.errors import EngineError, InvalidRequest, NotSaved
 from engine.local import DATA_DIR, PRESETS, open_catalog, open_engine
 from engine.pictures.made import Made
-from engine.pictures.outputs import check_folder, day_folder, write_picture
+from engine.pictures.outputs import check_folder, day_folder, open_picture, write_picture
 from engine.recipes.axes import AXES, Offer, find_axis
 from engine.recipes.catalog import load_styles
 from engine.recipes.plan import MAX_LINE, AxisLine, Grid, GridPreset, Plan, plan_grid, plan_images
@@ -286,7 +286,7 @@ def _write_steps(engine: Engine, job: Job, cell: int, made: Made, folder: Path) 
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for step in range(1, made.provenance.step + 1):
-            frame = engine.frame(job, cell, step).resize(made.image.size)
+            frame = engine.frame(job, cell, step).resize(open_picture(made).size)
             frame.save(folder / f"{job.id}-{cell:02d}-step-{step:03d}.png")
     except OSError as error:
         raise InvalidRequest(f"Previews cannot be written into {folder}: {error.strerror or error}.") from None

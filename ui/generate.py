@@ -14,7 +14,7 @@ from engine.errors import EngineError, NotSaved
 from engine.pictures import metadata
 from engine.pictures.infotext import infotext
 from engine.pictures.made import Made
-from engine.pictures.outputs import write_picture
+from engine.pictures.outputs import open_picture, write_picture
 from engine.recipes.plan import plan_images
 from engine.running.engine import Engine
 from engine.running.job import Job, Standing
@@ -254,4 +254,4 @@ def _unsaved_file(made: Made) -> Path:
     if (file := folder / f"seed-{made.recipe.seed}.png").exists():
         os.utime(folder)  # fetched again: it stays for another while
         return file
-    return write_picture(metadata.png_bytes(made.image, made.recipe, made.provenance), folder, file.stem)
+    return write_picture(metadata.png_bytes(open_picture(made), made.recipe, made.provenance), folder, file.stem)

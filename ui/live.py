@@ -17,6 +17,7 @@ from PIL import Image
 from engine.errors import EngineError, InvalidRequest
 from engine.pictures.infotext import infotext
 from engine.pictures.made import Made
+from engine.pictures.outputs import open_picture
 from engine.recipes.plan import Cell, Plan, differences
 from engine.running.engine import Engine
 from engine.running.events import TERMINAL, Failed
@@ -149,7 +150,7 @@ class LiveSheet:
             "changes": differences(one.recipe, other.recipe), "heat": "", "figures": "",
         }  # fmt: skip
         try:
-            difference = compare(made[one.index].image, made[other.index].image)
+            difference = compare(open_picture(made[one.index]), open_picture(made[other.index]))
         except InvalidRequest as error:  # of two sizes, or a file that is gone: the rest can still be seen
             return {**answer, "figures": str(error)}
         if difference.same:
@@ -168,7 +169,7 @@ class LiveSheet:
             return {"pair": None}
         shown = {frozenset(one) for one in [*votes, *skipped]}
         left = math.comb(len(cells), 2) - len(shown)
-        return {"pair": list(pair), "pictures": [png_uri(cells[index].image) for index in pair], "left": left}
+        return {"pair": list(pair), "pictures": [png_uri(open_picture(cells[index])) for index in pair], "left": left}
 
     def _ranking(self, job: Job, asked: Answer) -> Answer:
         """The order that the votes suggest, of each axis' values and of the cells, and how sure it is."""

@@ -16,6 +16,7 @@ from PIL import Image
 
 from engine.errors import InvalidRequest
 from engine.pictures.made import Made
+from engine.pictures.outputs import open_picture
 from engine.recipes.plan import Plan, differences
 from engine.running.job import Job
 from engine.sheets.takeaway import GONE, picture_file
@@ -102,7 +103,7 @@ def _held(ask: Ask, job: Job) -> Answer:
 def _picture_uri(made: Made) -> str:
     """A picture as the page holds it, "" when its file is gone: small ones as they are, with their settings, others as JPEG."""
     try:
-        image = made.image
+        image = open_picture(made)
     except InvalidRequest:
         return ""
     if image.width * image.height <= LOSSLESS_BELOW:

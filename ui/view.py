@@ -14,7 +14,7 @@ from PIL import Image
 
 from engine.pictures import metadata
 from engine.pictures.made import Made
-from engine.pictures.outputs import thumbnail
+from engine.pictures.outputs import open_picture, thumbnail
 from engine.recipes.recipe import Recipe
 from engine.running.events import Cancelled, Event, Failed, Finished, Preview, Queued
 from engine.running.job import Job, Standing
@@ -162,14 +162,14 @@ def picture_src(made: Made) -> str:
     """Where a browser finds a picture: its file, whose metadata survives a "save as"; or inline when it is not saved."""
     if made.path is not None:
         return file_src(made.path)
-    return data_uri(metadata.png_bytes(made.image, made.recipe, made.provenance), "png")
+    return data_uri(metadata.png_bytes(open_picture(made), made.recipe, made.provenance), "png")
 
 
 def thumbnail_src(made: Made) -> str:
     """Where a browser finds a picture at the size of a thumbnail. Raises InvalidRequest when its file is not there any more."""
     if made.path is not None:
         return file_src(thumbnail(made.path, THUMB))
-    small = made.image.copy()
+    small = open_picture(made).copy()
     small.thumbnail((THUMB, THUMB), Image.Resampling.LANCZOS)
     return image_uri(small, quality=88)
 

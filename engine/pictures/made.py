@@ -7,7 +7,6 @@ from pathlib import Path
 
 from PIL import Image
 
-from engine.errors import InvalidRequest
 from engine.recipes.recipe import Recipe
 
 
@@ -55,7 +54,7 @@ class Provenance:
 @dataclass(frozen=True)
 class Made:
     """A picture with all that is known of it. `path` is None when it could not be written: `unsaved` says why, and
-    only then are its pixels kept in memory."""
+    only then are its pixels kept in memory. `engine.pictures.outputs.open_picture` reads either."""
 
     recipe: Recipe
     provenance: Provenance
@@ -64,14 +63,3 @@ class Made:
     path: Path | None = None
     pixels: Image.Image | None = None
     unsaved: str = ""
-
-    @property
-    def image(self) -> Image.Image:
-        """The picture, read from its file. Raises InvalidRequest when the file is not there any more."""
-        if self.pixels is not None:
-            return self.pixels
-        try:
-            with Image.open(self.path) as image:
-                return image.convert("RGB")
-        except (OSError, ValueError, SyntaxError, AttributeError):  # the middle two: what Pillow raises on damaged chunks
-            raise InvalidRequest(f"The file {self.path.name} is not there any more, or is damaged.") from None

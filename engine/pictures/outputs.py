@@ -1,4 +1,4 @@
-"""Where pictures are written, and their thumbnails: once, whole or not at all."""
+"""Where pictures and their thumbnails are written, once, whole or not at all; and where they are opened again."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pathlib import Path
 from PIL import Image
 
 from engine.errors import InvalidRequest, NotSaved
+from engine.pictures.made import Made
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +49,17 @@ def write_picture(content: bytes, folder: Path, name: str) -> Path:
         raise NotSaved(_sentence(error)) from error
 
 
+def open_picture(made: Made) -> Image.Image:
+    """The picture in RGB, read from its file, or from memory where it could not be written.
+
+    Raises InvalidRequest when the file is not there any more, or is damaged.
+    """
+    if made.pixels is not None:
+        return made.pixels
+    assert made.path is not None, "what was made is a file or in memory"
+    return _opened(made.path)
+
+
 def thumbnail(picture: Path, side: int) -> Path:
     """A JPEG of a picture, its longer side at most `side` pixels, made once and then found again; the picture itself where its
     file is as small, or none can be written. From any thread.
@@ -63,12 +75,11 @@ def thumbnail(picture: Path, side: int) -> Path:
         with contextlib.suppress(OSError):
             if small.stat().st_mtime_ns == facts.st_mtime_ns:
                 return small
-        with Image.open(picture) as opened:
-            image = opened.convert("RGB")
-    except (OSError, ValueError, SyntaxError, AttributeError):  # the middle two: what Pillow raises on damaged chunks
+        image = _opened(picture)
+    except (OSError, InvalidRequest):
         with contextlib.suppress(OSError):
             small.unlink(missing_ok=True)
-        raise InvalidRequest(f"The file {picture.name} is not there any more, or is damaged.") from None
+        raise _gone(picture) from None
     image.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=2.0)
     stream = io.BytesIO()
     image.save(stream, "JPEG", quality=88)
@@ -77,6 +88,18 @@ def thumbnail(picture: Path, side: int) -> Path:
         return _write(stream.getvalue(), small, facts.st_mtime_ns)
     except OSError:
         return picture
+
+
+def _opened(picture: Path) -> Image.Image:
+    try:
+        with Image.open(picture) as image:
+            return image.convert("RGB")
+    except (OSError, ValueError, SyntaxError, AttributeError):  # all but the first: what Pillow raises on damaged chunks
+        raise _gone(picture) from None
+
+
+def _gone(picture: Path) -> InvalidRequest:
+    return InvalidRequest(f"The file {picture.name} is not there any more, or is damaged.")
 
 
 def _sweep(folder: Path) -> None:

@@ -18,6 +18,7 @@ from PIL import Image
 from engine.errors import InvalidRequest
 from engine.pictures.made import Made
 from engine.pictures.metadata import grid_texts, png_bytes
+from engine.pictures.outputs import open_picture
 from engine.recipes.plan import Cell, Place, Plan
 from engine.recipes.recipe import Recipe
 from engine.sheets.lettering import missing_scripts
@@ -115,7 +116,7 @@ def picture_file(made: Made | None) -> bytes | None:
     if made is None:
         return None
     if made.path is None:
-        return png_bytes(made.image, made.recipe, made.provenance)
+        return png_bytes(open_picture(made), made.recipe, made.provenance)
     try:
         return made.path.read_bytes()
     except OSError:
@@ -162,7 +163,7 @@ def _tile(cell: Cell, made: Mapping[int, Made], messages: Mapping[int, str], fac
     if one is None:
         return Tile(None, messages.get(cell.index, ""), size)
     try:
-        image = one.image
+        image = open_picture(one)
     except InvalidRequest:
         return Tile(None, GONE, size)
     if factor < 1:

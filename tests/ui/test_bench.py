@@ -11,6 +11,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from engine.pictures.metadata import grid_texts, png_bytes
+from engine.pictures.outputs import open_picture
 from engine.recipes.plan import AxisLine, Grid, plan_grid
 from engine.running.device import TokenCount
 from tests.conftest import ROOT
@@ -81,7 +82,7 @@ def test_a_picture_of_ours_fills_in_everything(bench, engine, press, told, tmp_p
     list(press(prompt="an owl", negative_prompt="red", style="Watercolour", steps=7, guidance_scale=6, width=128))
     made = pictures(engine, ANN)[0][1]
     file = tmp_path / "again.png"
-    file.write_bytes(png_bytes(made.image, made.recipe, made.provenance))
+    file.write_bytes(png_bytes(open_picture(made), made.recipe, made.provenance))
     shown = {component.elem_id: value for component, value in bench._load_file(str(file)).items()}
     assert told == [("info", "Settings of a picture made by Darkroom are loaded.")]
     assert shown == {
@@ -97,7 +98,7 @@ def test_a_picture_is_made_again_as_exactly_as_it_was(bench, engine, press, told
     list(press(exact=exact))
     made = pictures(engine, ANN)[0][1]
     file = tmp_path / "again.png"
-    file.write_bytes(png_bytes(made.image, made.recipe, made.provenance))
+    file.write_bytes(png_bytes(open_picture(made), made.recipe, made.provenance))
     assert bench._load_file(str(file))[bench.controls.fields["exact"]] is exact
 
 

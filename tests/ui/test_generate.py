@@ -18,7 +18,7 @@ import pytest
 from engine.errors import NotSaved, OutOfMemory
 from engine.local import PRESETS
 from engine.pictures.metadata import read_picture
-from engine.pictures.outputs import OWN_FOLDER, thumbnail
+from engine.pictures.outputs import OWN_FOLDER, open_picture, thumbnail
 from engine.running.engine import Engine
 from engine.running.job import Job
 from tests.engine.running.test_worker import at_step, ends, files, plan_of, wait_for
@@ -273,7 +273,7 @@ def test_equal_pixels_of_other_words_are_downloaded_with_their_own(tab, press, e
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "gradio"))
     list(press())
     [(_, made)] = pictures(engine, ANN)
-    one = replace(made, path=None, pixels=made.image)
+    one = replace(made, path=None, pixels=open_picture(made))
     other = replace(one, recipe=made.recipe.replace(negative_prompt="other words"))
     assert [read_picture(_unsaved_file(picture)).settings["negative_prompt"] for picture in (one, other)] == ["", "other words"]
 

@@ -20,6 +20,7 @@ from PIL import Image
 
 from engine.errors import NotSaved, OutOfMemory
 from engine.pictures.infotext import infotext
+from engine.pictures.outputs import open_picture
 from engine.recipes.axes import Offer
 from engine.recipes.plan import AxisLine, Grid, Plan, plan_grid
 from engine.running.engine import Engine
@@ -503,7 +504,7 @@ def test_a_blind_test_tells_nothing_of_what_is_shown(start):
     for index, src in zip(answer["pair"], answer["pictures"], strict=True):
         content = file_of(src)
         with Image.open(io.BytesIO(content)) as image:
-            assert image.tobytes() == job.made()[index].image.tobytes()
+            assert image.tobytes() == open_picture(job.made()[index]).tobytes()
             assert image.info == {}
         for word in (b"owl", b"secret", b"4711", b"CFG", b"Steps", b"tEXt", b"iTXt", job.made()[index].path.name.encode()):
             assert word not in content

@@ -20,6 +20,7 @@ from engine.diffusion.loading import Loaded
 from engine.diffusion.previews import Previewers
 from engine.errors import InvalidRequest, ModelUnavailable, OutOfMemory, SpoiltPicture
 from engine.pictures.metadata import read_record
+from engine.pictures.outputs import open_picture
 from engine.recipes.plan import Cell, Plan
 from engine.running.engine import Engine
 from engine.running.events import Cancelled, Failed, Finished, Notice
@@ -146,7 +147,7 @@ def test_a_stopped_image_is_developed_even_when_there_is_no_room_to_keep_it(tiny
         engine.stop(job)
         [end] = ends(job).values()
         assert isinstance(end, Cancelled)
-        assert end.made.image.size == (SIZE, SIZE)
+        assert open_picture(end.made).size == (SIZE, SIZE)
         with pytest.raises(InvalidRequest, match="not kept any more"):
             engine.frame(job, 0, 1)
 
@@ -419,7 +420,7 @@ def test_out_of_memory_in_the_decoder_loses_no_picture(tiny_models, catalog, tmp
         assert isinstance(failed, Failed)
         assert "does not fit into this device's memory" in failed.message
         pixels = device.denoiser.family.decode(torch.as_tensor(engine.latents(lost, 0))[None])
-        assert pixels.tobytes() == end.made.image.tobytes()
+        assert pixels.tobytes() == open_picture(end.made).tobytes()
 
 
 def test_a_decoder_that_overflows_in_half_precision_is_tried_in_float32(tiny_models, monkeypatch):

@@ -18,7 +18,7 @@ from PIL import Image
 from engine.pictures import metadata
 from engine.pictures.history import SCHEMA_VERSION, History
 from engine.pictures.made import DeviceFacts, Made, Provenance
-from engine.pictures.outputs import write_picture
+from engine.pictures.outputs import open_picture, write_picture
 from engine.recipes.recipe import Recipe, Style
 from tests.conftest import ROOT
 from tests.fake_device import SAFETY
@@ -65,7 +65,7 @@ def test_what_was_remembered_is_found(history, tmp_path):
     history.remember(made, FACTS)
     assert history.knows(RECIPE, False, FACTS)
     assert history.find(RECIPE, False, FACTS) == made
-    assert history.find(RECIPE, False, FACTS).image.getpixel((0, 0)) == (0, 128, 128)
+    assert open_picture(history.find(RECIPE, False, FACTS)).getpixel((0, 0)) == (0, 128, 128)
 
 
 def test_the_bucket_does_not_matter(history, tmp_path):

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from PIL import Image
 
 from engine.errors import InvalidRequest, NotSaved
 from engine.pictures import outputs
-from engine.pictures.outputs import THUMBNAILS, day_folder, thumbnail, write_picture
+from engine.pictures.made import Made, Provenance
+from engine.pictures.outputs import THUMBNAILS, day_folder, open_picture, thumbnail, write_picture
+from engine.recipes.recipe import Recipe
 from tests.conftest import ROOT
 from tests.fake_device import SAFETY
 
@@ -198,6 +201,35 @@ def test_a_real_disk_that_refuses_says_why_and_keeps_nothing(options: str, sente
     assert sentence in done.stdout
     assert str(tmp_path) not in done.stdout
     assert done.stdout.endswith("\n0 files left\n")
+
+
+# Pictures that are opened again.
+
+MADE = Made(Recipe(), Provenance("", "cpu", "float32", 1, False, 9, 9, 1.0), "0" * 64)
+
+
+def test_what_was_made_is_opened_from_its_file_or_from_memory(tmp_path: Path) -> None:
+    path = tmp_path / "picture.png"
+    Image.new("L", (1, 1), 255).save(path)
+    opened = open_picture(replace(MADE, path=path))
+    assert (opened.mode, opened.getpixel((0, 0))) == ("RGB", (255, 255, 255))
+    path.unlink()
+    assert opened.getpixel((0, 0)) == (255, 255, 255), "it is read whole: the file is needed no longer"
+    kept = Image.new("RGB", (1, 1))
+    assert open_picture(replace(MADE, pixels=kept)) is kept
+
+
+@pytest.mark.parametrize("at", [0, 11, 18, 40])
+def test_a_damaged_or_missing_file_is_told_in_words(tmp_path: Path, at: int) -> None:
+    path = tmp_path / "picture.png"
+    with pytest.raises(InvalidRequest, match=r"picture\.png is not there any more, or is damaged"):
+        open_picture(replace(MADE, path=path))
+    Image.new("RGB", (8, 8)).save(path)
+    content = bytearray(path.read_bytes())
+    content[at : at + 3] = b"\xb4\x06\xb4"
+    path.write_bytes(content)
+    with pytest.raises(InvalidRequest, match=r"picture\.png is not there any more, or is damaged"):
+        open_picture(replace(MADE, path=path))
 
 
 # Thumbnails.

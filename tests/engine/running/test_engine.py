@@ -15,6 +15,7 @@ import torch
 from engine.diffusion.device import TorchDevice
 from engine.errors import EngineError, InvalidRequest, ModelUnavailable, OutOfMemory, SpoiltPicture
 from engine.pictures.metadata import read_picture
+from engine.pictures.outputs import open_picture
 from engine.recipes.catalog import Catalog, Limits
 from engine.recipes.families import classifier_free
 from engine.recipes.plan import Cell, Plan, plan_images
@@ -667,7 +668,7 @@ def draw(engine: Engine, **changes) -> Job:
 def test_a_picture_of_the_embedded_model(real):
     [end] = ends(draw(real, seed=7)).values()
     made = end.made
-    assert made.image.size == (64, 64)
+    assert open_picture(made).size == (64, 64)
     assert read_picture(made.path).settings == dict(made.recipe)
     assert (made.provenance.device, made.provenance.dtype, made.provenance.bucket) == ("cpu", "float32", 2)
     assert (made.provenance.step, made.provenance.total) == (3, 3)
@@ -787,7 +788,7 @@ def test_stopping_the_embedded_model_keeps_its_last_x0(real):
     real.stop(job)
     [end] = ends(job).values()
     assert 3 <= end.step < 150
-    assert end.made.image.size == (64, 64)
+    assert open_picture(end.made).size == (64, 64)
     assert end.made.path.is_file()
 
 

@@ -3,7 +3,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from itertools import groupby, pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from engine.errors import InvalidRequest
 from engine.pictures.made import Made, Provenance
 from engine.recipes.plan import Cell, Plan
 from engine.recipes.recipe import Recipe
@@ -534,27 +532,3 @@ def test_a_standing_counts_the_seconds_since_the_first_step_of_its_run_was_begun
     assert job.standing().seconds == 0
     job.publish(Preview(1, 1, 9, elapsed=0.5))
     assert job.standing().seconds == 0.5
-
-
-# Pictures that are files.
-
-
-def test_the_image_of_what_was_made_is_its_file(tmp_path: Path) -> None:
-    path = tmp_path / "picture.png"
-    OTHER.save(path)
-    made = replace(MADE, path=path)
-    assert (made.image.mode, made.image.getpixel((0, 0))) == ("RGB", (255, 255, 255))
-    assert replace(made, path=None, pixels=IMAGE).image is IMAGE
-
-
-@pytest.mark.parametrize("at", [0, 11, 18, 40])
-def test_a_damaged_or_missing_file_is_told_in_words(tmp_path: Path, at: int) -> None:
-    made = replace(MADE, path=tmp_path / "picture.png")
-    with pytest.raises(InvalidRequest, match=r"picture\.png is not there any more, or is damaged"):
-        _ = made.image
-    Image.new("RGB", (8, 8)).save(made.path)
-    content = bytearray(made.path.read_bytes())
-    content[at : at + 3] = b"\xb4\x06\xb4"
-    made.path.write_bytes(content)
-    with pytest.raises(InvalidRequest, match=r"picture\.png is not there any more, or is damaged"):
-        _ = made.image

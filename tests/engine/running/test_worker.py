@@ -21,7 +21,7 @@ from PIL import Image
 
 from engine.errors import EngineError, InvalidRequest, ModelUnavailable, NotSaved, OutOfMemory, SpoiltPicture
 from engine.pictures.metadata import read_picture
-from engine.pictures.outputs import write_picture
+from engine.pictures.outputs import open_picture, write_picture
 from engine.recipes.plan import Cell, Plan, plan_images
 from engine.running.device import TokenCount
 from engine.running.engine import Engine
@@ -165,7 +165,7 @@ def test_an_image_tells_of_each_step(engine, device):
     told = [event for event in watcher.all if not isinstance(event, Notice)]
     assert [type(event).__name__ for event in told] == ["Queued", "Preview", "Preview", "Preview", "Developing", "Finished"]
     assert [(event.step, event.total) for event in told[1:5]] == [(1, 3), (2, 3), (3, 3), (3, 3)]
-    assert told[5].made.image.size == (64, 64)
+    assert open_picture(told[5].made).size == (64, 64)
 
 
 def test_a_queue_says_how_many_come_before(engine, device):
@@ -338,7 +338,7 @@ def test_finished_pictures_are_on_disk_whole(engine):
     for made in mades:
         assert read_picture(made.path).settings == dict(made.recipe)
         with Image.open(made.path) as image:
-            assert image.tobytes() == made.image.tobytes()
+            assert image.tobytes() == open_picture(made).tobytes()
         assert not made.provenance.unfinished
 
 
@@ -351,7 +351,7 @@ def test_a_picture_that_cannot_be_saved_is_not_lost(engine, monkeypatch):
         job = engine.submit(plan_of(engine))
         [end] = ends(job).values()
     assert isinstance(end, Finished)
-    assert (end.made.path, end.made.unsaved, end.made.image.size) == (None, "The disk is full.", (64, 64))
+    assert (end.made.path, end.made.unsaved, open_picture(end.made).size) == (None, "The disk is full.", (64, 64))
     assert [event for event in job.events() if isinstance(event, Notice)] == [Notice("The disk is full.", cell=0)]
     assert kinds(engine.submit(plan_of(engine))) == ["Finished"]
     assert len(files(engine)) == 1

@@ -18,6 +18,7 @@ from PIL import Image
 from engine.errors import InvalidRequest, OutOfMemory
 from engine.pictures.made import Made, Provenance
 from engine.pictures.metadata import read_picture
+from engine.pictures.outputs import open_picture
 from engine.recipes.plan import AxisLine, Cell, Grid, Plan, plan_grid
 from engine.recipes.recipe import MAX_PROMPT, Recipe, make_recipe
 from engine.running.engine import Engine
@@ -97,7 +98,7 @@ def test_a_sheet_is_the_same_wherever_its_pictures_were_made(engine: Engine) -> 
     plan = plan_of()
     made = engine.submit(plan).wait()
     pictures = {index: end.made for index, end in made.items()}
-    unsaved = {index: replace(one, path=None, pixels=one.image) for index, one in pictures.items()}
+    unsaved = {index: replace(one, path=None, pixels=open_picture(one)) for index, one in pictures.items()}
     assert sheet_image(plan, pictures).tobytes() == sheet_image(plan, unsaved).tobytes()
 
 
