@@ -14,8 +14,8 @@ from engine.recipes.recipe import make_recipe
 from engine.running.engine import Engine
 from tests.e2e.conftest import new_context
 from tests.engine.recipes.test_axes import OFFER
-from tests.engine.running.test_worker import running
 from tests.fake_device import FakeDevice
+from tests.jobs import running
 from ui.live import LiveSheet
 from ui.takeaway import Takeaway
 

@@ -13,8 +13,8 @@ import pytest
 from engine.local import PRESETS
 from engine.pictures.made import Made
 from engine.running.engine import Engine
-from tests.engine.running.test_worker import running
 from tests.fake_device import FakeDevice, fake_engine
+from tests.jobs import running
 from tests.ui.test_controls import in_a_loop
 from ui.bench import Bench
 from ui.compare import CompareTab

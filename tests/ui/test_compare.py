@@ -16,8 +16,8 @@ from engine.recipes.recipe import make_recipe
 from engine.running.events import Finished
 from engine.running.job import Job
 from engine.running.speed import Estimate
-from tests.engine.running.test_worker import at_step, ends, kinds, wait_for
 from tests.fake_device import SAFETY
+from tests.jobs import at_step, ends, kinds, wait_for
 from tests.ui.conftest import ANN, BOB, Visit, merged
 from ui.axes import NONE
 from ui.compare import CompareTab, cost_line, sheet_title

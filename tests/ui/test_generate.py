@@ -21,8 +21,8 @@ from engine.pictures.metadata import read_picture
 from engine.pictures.outputs import OWN_FOLDER, open_picture, thumbnail
 from engine.running.engine import Engine
 from engine.running.job import Job
-from tests.engine.running.test_worker import at_step, ends, files, plan_of, wait_for
 from tests.fake_device import SAFETY
+from tests.jobs import at_step, ends, files, plan_of, wait_for
 from tests.ui.conftest import ANN, ASKED, BOB, Update, followed, merged, pictures
 from ui.controls import KEEP, RANDOM
 from ui.generate import GenerateTab, _unsaved_file

@@ -26,8 +26,8 @@ from engine.recipes.plan import AxisLine, Grid, Plan, plan_grid
 from engine.running.engine import Engine
 from engine.running.events import Finished, Queued
 from engine.running.job import Job
-from tests.engine.running.test_worker import at_step, ends, kinds, running, wait_for
 from tests.fake_device import FakeDevice
+from tests.jobs import at_step, ends, kinds, running, wait_for
 from tests.ui.test_view import picture_of
 from ui.live import TILE, LiveSheet, sprite
 from ui.takeaway import KINDS, Takeaway

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from tests.engine.running.test_worker import at_step, ends, plan_of, wait_for
+from tests.jobs import at_step, ends, plan_of, wait_for
 from ui import stream
 from ui.stream import changed
 

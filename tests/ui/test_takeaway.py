@@ -28,8 +28,8 @@ from engine.running.engine import Engine
 from engine.running.events import Finished
 from engine.running.job import Job
 from tests.engine.recipes.test_axes import OFFER
-from tests.engine.running.test_worker import at_step, wait_for
 from tests.fake_device import SAFETY
+from tests.jobs import at_step, wait_for
 from tests.ui.test_controls import in_a_loop
 from ui.files import KEPT_SECONDS
 from ui.live import LiveSheet

@@ -25,7 +25,7 @@ from engine.recipes.plan import Cell, Plan
 from engine.running.engine import Engine
 from engine.running.events import Cancelled, Failed, Finished, Notice
 from engine.running.previewing import PreviewOptions
-from tests.engine.running.test_worker import at_step, ends, kinds, wait_for
+from tests.jobs import at_step, ends, kinds, wait_for
 from tests.tiny import SIZE, family_of, make_pipeline
 
 STEPS = 3

@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from unittest import mock
@@ -22,23 +21,15 @@ from PIL import Image
 from engine.errors import EngineError, InvalidRequest, ModelUnavailable, NotSaved, OutOfMemory, SpoiltPicture
 from engine.pictures.metadata import read_picture
 from engine.pictures.outputs import open_picture, write_picture
-from engine.recipes.plan import Cell, Plan, plan_images
+from engine.recipes.plan import Cell, Plan
 from engine.running.device import TokenCount
 from engine.running.engine import Engine
 from engine.running.events import TERMINAL, Cancelled, Developing, Event, Failed, Finished, Notice, Preview, Queued
-from engine.running.job import Job, Watcher
+from engine.running.job import Watcher
 from engine.running.packing import ADMITTED_A_TICK
 from engine.running.previewing import PreviewOptions
 from tests.fake_device import SAFETY, FakeDevice, fake_engine
-
-
-@contextmanager
-def running(folder: Path, device: FakeDevice, **options):
-    with fake_engine(folder, device=device, **options) as engine:
-        try:
-            yield engine
-        finally:
-            device.let_go()
+from tests.jobs import at_step, ends, files, kinds, notices, plan_of, plan_of_models, running, wait_for
 
 
 @pytest.fixture
@@ -50,45 +41,6 @@ def device():
 def engine(tmp_path, device):
     with running(tmp_path, device) as engine:
         yield engine
-
-
-def plan_of(engine: Engine, count: int = 1, model: str = "starter", **changes) -> Plan:
-    recipe = engine.catalog.find(model).recipe(**{"prompt": "an owl", "seed": 100, "steps": 4, **changes})
-    return plan_images(recipe, engine.catalog, engine.limits, count=count)
-
-
-def wait_for(job: Job, reached) -> Event:
-    """The first event that `reached` is true of."""
-    watcher = job.watch()
-    while True:
-        events = watcher.take(timeout=SAFETY)
-        assert events, "nothing came"
-        for event in events:
-            if reached(event):
-                return event
-
-
-def at_step(step: int, cell: int = 0):
-    return lambda event: isinstance(event, Preview) and event.cell == cell and event.step >= step
-
-
-def ends(job: Job, seconds: float = SAFETY) -> dict[int, Event]:
-    """The end of each cell; what has come after `seconds` if that is less than all."""
-    watcher, found = job.watch(), {}
-    while not watcher.ended:
-        events = watcher.take(timeout=seconds)
-        if not events and not watcher.ended:
-            break
-        found.update({event.cell: event for event in events if isinstance(event, TERMINAL)})
-    return found
-
-
-def kinds(job: Job) -> list[str]:
-    return [type(end).__name__ for _, end in sorted(ends(job).items())]
-
-
-def files(engine: Engine) -> list[Path]:
-    return [file for file in engine.outputs.rglob("*") if file.is_file()]
 
 
 def provenance(file: Path) -> dict:
@@ -1133,12 +1085,6 @@ def test_one_plan_may_ask_for_two_models(engine):
     assert kinds(engine.submit(Plan(tuple(Cell(i, recipe) for i, recipe in enumerate(recipes))))) == ["Finished"] * 3
 
 
-def plan_of_models(engine: Engine, *models: str, **changes) -> Plan:
-    """One cell a model name, in this order."""
-    settings = {"width": 64, "height": 64, **changes}
-    return Plan(tuple(Cell(i, plan_of(engine, model=model, seed=i, **settings).cells[0].recipe) for i, model in enumerate(models)))
-
-
 @pytest.mark.parametrize("resident", ["starter", "sd15", None])
 def test_cells_of_one_model_follow_each_other_in_the_plans_order(engine, device, resident):
     if resident is not None:
@@ -1284,10 +1230,6 @@ def test_calls_in_which_an_image_failed_are_not_measured(engine, device):
 
 
 # Words.
-
-
-def notices(job: Job) -> list[str]:
-    return [event.text for event in job.events() if isinstance(event, Notice) and event.progress is None]
 
 
 def test_an_empty_prompt_is_mentioned_once_a_job(engine):
