@@ -24,7 +24,7 @@ from engine.local import open_catalog
 from engine.running.engine import Engine
 from tests.conftest import ROOT
 from tests.fake_device import SAFETY, FakeDevice
-from tests.ui.test_controls import in_a_loop
+from tests.gradio_loop import in_a_loop
 
 SECONDS = 90
 """How long the page may take to answer on a slow, shared machine; here it takes about five."""

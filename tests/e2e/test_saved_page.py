@@ -13,7 +13,7 @@ from engine.recipes.plan import AxisLine, Grid, plan_grid
 from engine.recipes.recipe import make_recipe
 from engine.running.engine import Engine
 from tests.e2e.conftest import new_context
-from tests.engine.recipes.test_axes import OFFER
+from tests.engine.recipes.offer import OFFER
 from tests.fake_device import FakeDevice
 from tests.jobs import running
 from ui.live import LiveSheet

@@ -14,8 +14,8 @@ from engine.local import PRESETS
 from engine.pictures.made import Made
 from engine.running.engine import Engine
 from tests.fake_device import FakeDevice, fake_engine
+from tests.gradio_loop import in_a_loop
 from tests.jobs import running
-from tests.ui.test_controls import in_a_loop
 from ui.bench import Bench
 from ui.compare import CompareTab
 from ui.controls import KEEP

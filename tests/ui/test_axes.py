@@ -12,7 +12,7 @@ from engine.recipes.axes import AXES, Offer
 from engine.recipes.catalog import Catalog, Limits, load_styles
 from engine.recipes.plan import MAX_LINE, AxisLine, Grid, GridPreset, load_grids, plan_grid
 from tests.conftest import ROOT
-from tests.ui.test_controls import in_a_loop
+from tests.gradio_loop import in_a_loop
 from ui.axes import ADD, NONE, AxisPickers, with_value
 
 CATALOG = Catalog.load(ROOT / "presets" / "models.toml")

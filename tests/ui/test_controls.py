@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import gradio as gr
 import pytest
@@ -17,6 +16,7 @@ from engine.recipes.catalog import Catalog, Limits, ModelSpec, load_styles
 from engine.recipes.recipe import MAX_PROMPT, MAX_SEED, RANDOM_SEEDS, Recipe, Style, bounds
 from engine.recipes.schedulers import available_schedulers
 from tests.conftest import ROOT
+from tests.gradio_loop import in_a_loop
 from ui.controls import (
     KEEP,
     NO_STYLE,
@@ -36,20 +36,6 @@ from ui.controls import (
 CATALOG = Catalog.load(ROOT / "presets" / "models.toml")
 STYLES = load_styles(ROOT / "presets" / "styles.toml")
 NATIVE = [64, 512, 768, 1024]
-Built = TypeVar("Built")
-
-
-def in_a_loop(build: Callable[[], Built]) -> Built:
-    """What `build` returns. Wherever gradio finds no event loop running it makes a new one and never closes it."""
-
-    async def building() -> Built:
-        return build()
-
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(building())
-    return build()
 
 
 def build(catalog: Catalog = CATALOG, limits: Limits | None = None, styles: Sequence[Style] = tuple(STYLES)) -> Controls:

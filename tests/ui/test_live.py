@@ -28,7 +28,7 @@ from engine.running.events import Finished, Queued
 from engine.running.job import Job
 from tests.fake_device import FakeDevice
 from tests.jobs import at_step, ends, kinds, running, wait_for
-from tests.ui.test_view import picture_of
+from tests.ui.data_uri import picture_of
 from ui.live import TILE, LiveSheet, sprite
 from ui.takeaway import KINDS, Takeaway
 from ui.view import THUMB

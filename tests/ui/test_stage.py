@@ -17,7 +17,7 @@ from engine.recipes.plan import Cell, Plan
 from engine.recipes.recipe import Recipe
 from engine.running.events import Cancelled, Event, Failed, Finished, Notice, Preview, Queued
 from engine.running.job import Job
-from tests.e2e.test_hostile_text import HOSTILE
+from tests.ui.hostile import HOSTILE
 from ui import stage
 from ui.stage import FOLLOW, STAGE, STRIP
 from ui.view import JobView, standing_view

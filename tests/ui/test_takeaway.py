@@ -27,10 +27,10 @@ from engine.recipes.recipe import make_recipe
 from engine.running.engine import Engine
 from engine.running.events import Finished
 from engine.running.job import Job
-from tests.engine.recipes.test_axes import OFFER
+from tests.engine.recipes.offer import OFFER
 from tests.fake_device import SAFETY
+from tests.gradio_loop import in_a_loop
 from tests.jobs import at_step, wait_for
-from tests.ui.test_controls import in_a_loop
 from ui.files import KEPT_SECONDS
 from ui.live import LiveSheet
 from ui.takeaway import KINDS, Takeaway

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from engine.recipes.plan import Cell, Plan
 from engine.recipes.recipe import Recipe
 from engine.running.events import Cancelled, Developing, Event, Failed, Finished, Notice, Preview, Queued
 from engine.running.job import Job
+from tests.ui.data_uri import picture_of
 from ui.view import CellView, JobView, counted, image_uri, picture_src, standing_view
 
 SMALL = Image.new("RGB", (16, 8), (200, 30, 60))
@@ -43,14 +43,6 @@ def job_after(events: Iterable[Event], count: int = 1) -> Job:
 def after(events: Iterable[Event], count: int = 1) -> JobView:
     job = job_after(events, count)
     return replace(standing_view(job, job.standing()), seconds=0.0)  # the images' own times count: ours are of this machine
-
-
-def picture_of(uri: str) -> Image.Image:
-    """The image inside a data URI; its kind must be the one that the URI names."""
-    head, _, content = uri.partition(";base64,")
-    image = Image.open(io.BytesIO(base64.b64decode(content, validate=True)))
-    assert head == f"data:image/{image.format.lower()}"
-    return image
 
 
 # States.

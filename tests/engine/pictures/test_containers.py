@@ -19,8 +19,8 @@ from engine.errors import UnreadablePicture
 from engine.pictures import containers
 from engine.pictures.containers import MAX_PARTS, MAX_TEXT, MAX_TEXTS, Texts, read_texts
 from tests.conftest import ROOT
-from tests.engine.pictures.test_infotext import any_text, examples
-from tests.engine.pictures.test_metadata import IMAGE, chunks, png_of
+from tests.engine.pictures.pngs import IMAGE, chunks, png_of
+from tests.engine.pictures.texts import any_text, examples
 
 CASES = ROOT / "tests/data/metadata"
 """Files made elsewhere: A1111's text in EXIF, and UTF-8 in a Latin-1 chunk."""

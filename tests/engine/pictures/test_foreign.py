@@ -18,8 +18,8 @@ from engine.errors import UnreadablePicture
 from engine.pictures.comfyui import MAX_SAMPLERS
 from engine.pictures.foreign import EASY_DIFFUSION, read_foreign
 from engine.pictures.metadata import _NOTHING, Found, read_picture
-from tests.engine.pictures.test_infotext import NEW_A1111, examples
-from tests.engine.pictures.test_metadata import IMAGE, check_clean, png_with
+from tests.engine.pictures.pngs import IMAGE, check_clean, png_with
+from tests.engine.pictures.texts import NEW_A1111, examples
 
 CAR = {"prompt": "a red car, a blue house", "negative_prompt": "text, frame", "steps": 20, "seed": 1234, "width": 96, "height": 64}
 

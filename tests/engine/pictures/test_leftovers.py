@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from engine.pictures.infotext import parse_infotext
 from engine.pictures.leftovers import MAX_LISTED
-from tests.engine.pictures.test_infotext import GPU_NOISE, examples
+from tests.engine.pictures.texts import GPU_NOISE, examples
 
 COMPLETE = "Steps: 20, Sampler: Euler a, CFG scale: 7, Seed: 5, Size: 64x64, Model: m, RNG: CPU"
 

@@ -6,7 +6,6 @@ import random
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -25,12 +24,9 @@ from engine.recipes.catalog import Limits
 from engine.recipes.plan import MAX_LINE, AxisLine, Grid, Plan, plan_grid, plan_images
 from engine.recipes.recipe import Recipe, Style, make_recipe
 from engine.sheets.sheet import sheet_png
-from tests.engine.pictures.test_infotext import NEW_A1111, OLD_A1111, PROVENANCE, examples, recipes
-from tests.engine.pictures.test_infotext import check_clean as check_settings
-from tests.engine.recipes.test_axes import OFFER, VALUES
-
-IMAGE = Image.effect_noise((16, 16), 64).convert("RGB")
-SIGNATURE = b"\x89PNG\r\n\x1a\n"
+from tests.engine.pictures.pngs import IMAGE, SIGNATURE, check_clean, chunks, png_of, png_with
+from tests.engine.pictures.texts import NEW_A1111, OLD_A1111, PROVENANCE, examples, recipes
+from tests.engine.recipes.offer import OFFER, VALUES
 
 
 @pytest.fixture(scope="module")
@@ -41,32 +37,6 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def read_bytes(content: bytes, file: Path) -> Found:
     file.write_bytes(content)
     return read_picture(file)
-
-
-def png_with(file: Path, **texts: str) -> Path:
-    info = PngImagePlugin.PngInfo()
-    for key, value in texts.items():
-        info.add_itxt(key, value)
-    IMAGE.save(file, "PNG", pnginfo=info)
-    return file
-
-
-def chunks(png: bytes) -> Iterator[tuple[bytes, bytes]]:
-    at = len(SIGNATURE)
-    while at < len(png):
-        (size,) = struct.unpack(">I", png[at : at + 4])
-        yield png[at + 4 : at + 8], png[at + 8 : at + 8 + size]
-        at += 12 + size
-
-
-def png_of(*parts: tuple[bytes, bytes]) -> bytes:
-    sealed = (struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in parts)
-    return SIGNATURE + b"".join(sealed)
-
-
-def check_clean(found: Found) -> None:
-    assert found.grid is None or dict(found.grid.recipe) == found.settings
-    check_settings(found.settings, found.notes)
 
 
 @examples

@@ -9,12 +9,11 @@ from hypothesis import strategies as st
 
 from engine.errors import InvalidRequest
 from engine.recipes.axes import AXES, NOT_HERE, Offer, Replacement, find_axis, write_values
-from engine.recipes.catalog import Catalog, Limits, load_styles
+from engine.recipes.catalog import Limits
 from engine.recipes.recipe import MAX_SEED, RANDOM_SEEDS, Recipe, make_recipe
 from engine.recipes.values import longer_line
-from tests.conftest import ROOT
+from tests.engine.recipes.offer import OFFER, VALUES
 
-OFFER = Offer(Catalog.load(ROOT / "presets" / "models.toml"), Limits(), tuple(load_styles(ROOT / "presets" / "styles.toml")))
 RECIPE = make_recipe(prompt="a cat on a mat")
 HOSTILE = [
     '"a",' * 4999 + "x", '"a",' * 4999 + "x\ny", '"\n",' * 4999 + "x", '"a\n' * 6666, "\\," * 9999, ",\n" * 9999,
@@ -419,26 +418,6 @@ def test_a_variant_knows_what_of_it_stood_in_braces(template: str, chosen: list[
 
 
 # ---- round trips
-
-SHORT = {"max_size": 6, "unique": True, "min_size": 1}
-TEXTS = st.text(st.characters(codec="utf-8") | st.sampled_from('",|\n\r\t\v\u2028\\ '), max_size=12)
-SIDES = st.integers(4, 512).map(lambda n: n * 8)
-VALUES = {
-    "seed": st.lists(st.integers(0, MAX_SEED), **SHORT),
-    "cfg": st.lists(st.floats(1, 30), **SHORT),
-    "steps": st.lists(st.integers(1, 150), **SHORT),
-    "scheduler": st.lists(st.sampled_from(AXES["scheduler"].choices(OFFER)), **SHORT),
-    "size": st.lists(st.tuples(SIDES, SIDES), **SHORT),
-    "width": st.lists(SIDES, **SHORT),
-    "height": st.lists(SIDES, **SHORT),
-    "model": st.lists(st.sampled_from(AXES["model"].choices(OFFER)), **SHORT),
-    "prompt": st.lists(TEXTS, **SHORT),
-    "negative": st.lists(TEXTS, **SHORT),
-    "style": st.lists(st.sampled_from([None, *OFFER.styles]), **SHORT),
-    "clip_skip": st.lists(st.integers(1, 12), **SHORT),
-    "replace": st.lists(TEXTS, **SHORT).filter(lambda texts: texts[0]).map(lambda texts: [Replacement(texts[0], text) for text in texts]),
-}
-
 
 def test_every_axis_but_the_template_has_a_round_trip() -> None:
     assert set(VALUES) == set(AXES) - {"variants"}

@@ -15,7 +15,7 @@ from engine.recipes.plan import AxisLine, Cell, Grid, GridPreset, Plan, differen
 from engine.recipes.recipe import MAX_SEED, RANDOM_SEEDS, Style, make_recipe, random_seed
 from engine.recipes.values import write_line
 from tests.conftest import ROOT
-from tests.engine.recipes.test_replacing import stated
+from tests.engine.recipes.replacing_rule import stated
 
 CATALOG = Catalog([ModelSpec(name="starter", title="Starter", source="owner/starter")])
 

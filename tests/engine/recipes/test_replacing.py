@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.recipes.replacing import replace_words
+from tests.engine.recipes.replacing_rule import stated
 
 HOSTILE = (
     "cat", "dog", "category", ".*", "(?i)a", "[x]", "\\", "\\1", "\\g<0>", "$", "^", "a|b", "", "\n", "\0", "é", "e\u0301", "ß", "ẞ",
@@ -15,14 +16,6 @@ HOSTILE = (
 words = st.sampled_from(HOSTILE) | st.text(st.sampled_from("ab ,"), max_size=4)
 texts = st.lists(st.sampled_from(HOSTILE) | st.text(st.sampled_from("ab ,"), max_size=6), max_size=12).map("".join)
 examples = settings(max_examples=300, deadline=None, derandomize=True, database=None)
-
-
-def stated(text: str, by: dict[str, str]) -> str:
-    """The rule: where the longest of the words that begin here does, its replacement stands, and we go on after the word."""
-    if not text:
-        return ""
-    here = max((word for word in by if word and text[: len(word)] == word), key=len, default=None)
-    return text[0] + stated(text[1:], by) if here is None else by[here] + stated(text[len(here) :], by)
 
 
 @examples

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Iterator
 
 import pytest
 from hypothesis import given, settings
@@ -12,6 +11,7 @@ from PIL import Image, ImageChops, ImageStat
 from engine.errors import InvalidRequest
 from engine.sheets import sheet as sheet_module
 from engine.sheets.sheet import ANIMATION_PIXELS, MAX_PIXELS, MAX_SIDE, PAPER, Page, Tile, animate, draw_sheet, sheet_png
+from tests.engine.sheets.frames import frames_of
 
 PAPER_RGB = (0xF7, 0xF6, 0xF4)
 COLOURS = ["#ff0000", "#00ff00", "#0000ff", "#ffff00", "#ff00ff", "#00ffff", "#800000", "#008000", "#000080"]
@@ -37,14 +37,6 @@ def grid(sheet: Image.Image) -> list[tuple[int, int, int, int]]:
 
 def has_ink(sheet: Image.Image, box: tuple[int, int, int, int]) -> bool:
     return any(low < paper for (low, _), paper in zip(sheet.crop(box).getextrema(), PAPER_RGB, strict=True))
-
-
-def frames_of(content: bytes) -> Iterator[tuple[Image.Image, int]]:
-    with Image.open(io.BytesIO(content)) as image:
-        for index in range(image.n_frames):
-            image.seek(index)
-            image.load()
-            yield image.convert("RGB"), image.info["duration"]
 
 
 def labelled(shown: Page) -> Image.Image:

@@ -24,8 +24,8 @@ from engine.recipes.recipe import MAX_PROMPT, Recipe, make_recipe
 from engine.running.engine import Engine
 from engine.sheets.sheet import ANIMATION_PIXELS, MAX_PIXELS
 from engine.sheets.takeaway import FRAMES, LONGEST_NAME, animation, cells_zip, missing_letters, sheet_file, sheet_image
-from tests.engine.recipes.test_axes import OFFER
-from tests.engine.sheets.test_sheet import frames_of
+from tests.engine.recipes.offer import OFFER
+from tests.engine.sheets.frames import frames_of
 from tests.fake_device import FakeDevice, fake_engine
 
 HOSTILE = "=cmd|' /C calc'!A0"
