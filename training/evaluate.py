@@ -17,7 +17,8 @@ from PIL import Image
 
 from engine.diffusion.schedule import build
 from engine.recipes.schedulers import DEFAULT_SCHEDULER, available_schedulers
-from engine.sheets.sheet import Page, Tile, draw_sheet
+from engine.sheets.drawing import draw_sheet
+from engine.sheets.layout import Page, Tile
 from training import questions, scores
 from training.data import read_manifest
 from training.files import write_json, write_whole

@@ -25,7 +25,7 @@ from engine.running.job import Job
 from engine.sheets import ranking
 from engine.sheets.difference import compare
 from engine.sheets.labels import told_apart
-from engine.sheets.takeaway import missing_letters
+from engine.sheets.sheet import missing_letters
 from ui import view as views
 from ui.saved_page import Answer
 from ui.takeaway import DRAWN, Takeaway

@@ -19,7 +19,8 @@ from engine.pictures.made import Made
 from engine.pictures.outputs import open_picture
 from engine.recipes.plan import Plan, differences
 from engine.running.job import Job
-from engine.sheets.takeaway import GONE, picture_file
+from engine.sheets.sheet import GONE
+from engine.sheets.takeaway import picture_file
 from ui.theme import read_asset
 from ui.view import LOSSLESS_BELOW, data_uri, image_uri
 

@@ -12,7 +12,8 @@ from typing import BinaryIO
 from engine.errors import InvalidRequest, NotSaved
 from engine.running.engine import Engine
 from engine.running.job import Job
-from engine.sheets.takeaway import animation, cells_zip, sheet_file
+from engine.sheets.film import animation
+from engine.sheets.takeaway import cells_zip, sheet_file
 from ui.files import passing_folder
 from ui.saved_page import Ask, saved_page
 

@@ -27,7 +27,8 @@ from engine.running.events import Failed, Finished
 from engine.running.job import Job
 from engine.running.previewing import PreviewOptions
 from engine.running.speed import Estimate, seconds_shown
-from engine.sheets.takeaway import missing_letters, sheet_file
+from engine.sheets.sheet import missing_letters
+from engine.sheets.takeaway import sheet_file
 
 
 def define(add_parser: Callable[..., argparse.ArgumentParser]) -> None:

@@ -23,7 +23,7 @@ from engine.recipes.axes import AXES, Offer, write_values
 from engine.recipes.catalog import Limits
 from engine.recipes.plan import MAX_LINE, AxisLine, Grid, Plan, plan_grid, plan_images
 from engine.recipes.recipe import Recipe, Style, make_recipe
-from engine.sheets.sheet import sheet_png
+from engine.sheets.takeaway import sheet_png
 from tests.engine.pictures.pngs import IMAGE, SIGNATURE, check_clean, chunks, png_of, png_with
 from tests.engine.pictures.texts import NEW_A1111, OLD_A1111, PROVENANCE, examples, recipes
 from tests.engine.recipes.offer import OFFER, VALUES

@@ -1,287 +1,101 @@
 from __future__ import annotations
 
-import io
-import time
+from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from PIL import Image, ImageChops, ImageStat
-
-from engine.errors import InvalidRequest
-from engine.sheets import sheet as sheet_module
-from engine.sheets.sheet import ANIMATION_PIXELS, MAX_PIXELS, MAX_SIDE, PAPER, Page, Tile, animate, draw_sheet, sheet_png
-from tests.engine.sheets.frames import frames_of
-
-PAPER_RGB = (0xF7, 0xF6, 0xF4)
-COLOURS = ["#ff0000", "#00ff00", "#0000ff", "#ffff00", "#ff00ff", "#00ffff", "#800000", "#008000", "#000080"]
-any_text = st.text(st.characters(), max_size=60) | st.sampled_from(["\ud800", "\0", "a\nb", "🦊", "שלום", "x" * 4000, "word " * 800])
-examples = settings(max_examples=40, deadline=None, derandomize=True, database=None)
-
-
-def flat(colour: str, width: int = 64, height: int = 64) -> Image.Image:
-    return Image.new("RGB", (width, height), colour)
-
-
-def page(columns: int, rows: int, title: str = "", size: tuple[int, int] = (64, 64)) -> Page:
-    cells = [(x, y) for y in range(rows) for x in range(columns)]
-    return Page(title, {cell: Tile(flat(COLOURS[index % len(COLOURS)], *size)) for index, cell in enumerate(cells)})
-
-
-def grid(sheet: Image.Image) -> list[tuple[int, int, int, int]]:
-    """The boxes of the nine colours, where a sheet has them."""
-    distances = (ImageChops.difference(sheet, Image.new("RGB", sheet.size, colour)).convert("L") for colour in COLOURS)
-    boxes = (distance.point(lambda value: 255 * (value < 2)).getbbox() for distance in distances)
-    return [box for box in boxes if box]
-
-
-def has_ink(sheet: Image.Image, box: tuple[int, int, int, int]) -> bool:
-    return any(low < paper for (low, _), paper in zip(sheet.crop(box).getextrema(), PAPER_RGB, strict=True))
-
-
-def labelled(shown: Page) -> Image.Image:
-    columns, rows = ["1", "4.5", "7.5"], ["11", "22", "33"]
-    return draw_sheet(columns, rows, [shown], heading="a fox", details=["20 steps"], x_title="CFG scale", y_title="Seed")
-
-
-LABELLED = labelled(page(3, 3))
-
-
-def test_pictures_stand_in_equal_columns_and_rows() -> None:
-    boxes = grid(LABELLED)
-    assert len(boxes) == 9
-    assert {(right - left, bottom - top) for left, top, right, bottom in boxes} == {(256, 256)}
-    assert len({left for left, *_ in boxes}) == len({top for _, top, *_ in boxes}) == 3
-    assert boxes[0][:2] == (min(left for left, *_ in boxes), min(top for _, top, *_ in boxes))
-    assert boxes[1][0] > boxes[0][2], "the second tile is in the next column"
-    assert boxes[3][1] > boxes[0][3], "the fourth is in the next row"
-
-
-def test_labels_are_found_beside_their_pictures_and_nothing_in_the_margins() -> None:
-    boxes, (width, height) = grid(LABELLED), LABELLED.size
-    left, top = boxes[0][:2]
-    for column in boxes[:3]:
-        assert has_ink(LABELLED, (column[0], top - 36, column[2], top)), "a column's label is right above it"
-    for row in boxes[::3]:
-        assert has_ink(LABELLED, (0, row[1], left, row[3])), "a row's label is at its left"
-    assert has_ink(LABELLED, (0, top - 36, left, top)), "the rows' title stands over their labels"
-    margin = 2 * 18
-    for box in [(0, 0, width, margin), (0, 0, margin, height), (width - margin, 0, width, height), (0, height - margin, width, height)]:
-        assert not has_ink(LABELLED, box)
-    for upper, lower in [(boxes[0], boxes[3]), (boxes[3], boxes[6])]:
-        assert not has_ink(LABELLED, (0, upper[3], width, lower[1])), "labels keep to their rows"
-
-
-def test_a_row_label_keeps_to_its_row_and_a_column_label_to_its_column() -> None:
-    long = "a very long prompt, " * 100
-    sheet = draw_sheet([long, ""], [long, ""], [page(2, 2)])
-    first, second, third, _ = grid(sheet)
-    assert has_ink(sheet, (0, first[1], first[0], first[3]))
-    assert not has_ink(sheet, (0, third[1], first[0], third[3]))
-    assert has_ink(sheet, (first[0], 0, first[2], first[1]))
-    assert not has_ink(sheet, (second[0], 0, second[2], second[1]))
-    assert first[1] < 256, "four lines at most"
-    assert first[0] < 300, "and no wider than most of a picture"
-
-
-def test_an_axis_without_labels_takes_no_room() -> None:
-    sheet = draw_sheet([""], [""], [page(1, 1)])
-    assert sheet.size == (256 + 2 * 36, 256 + 2 * 36)
-    assert grid(sheet) == [(36, 36, 36 + 256, 36 + 256)]
-
-
-def test_pages_stand_one_under_the_other_each_with_title_and_labels() -> None:
-    one = draw_sheet(["a"], [""], [Page("", {(0, 0): Tile(flat(COLOURS[0]))})])
-    sheet = draw_sheet(["a"], [""], [Page(f"Steps {index}", {(0, 0): Tile(flat(COLOURS[index]))}) for index in range(3)])
-    assert sheet.width == one.width
-    boxes = grid(sheet)
-    assert len({left for left, *_ in boxes}) == 1
-    for upper, lower in [(boxes[0], boxes[1]), (boxes[1], boxes[2])]:
-        between = (0, upper[3], sheet.width, lower[1])
-        mask = ImageChops.difference(sheet.crop(between), Image.new("RGB", (sheet.width, lower[1] - upper[3]), PAPER)).convert("L")
-        inked = [bool(mask.crop((0, y, mask.width, y + 1)).getbbox()) for y in range(mask.height)]
-        # "Steps 1" with its descender, then "a": two stretches of ink with paper between.
-        assert sum(now and not before for before, now in zip([False, *inked], inked, strict=False)) == 2
-
-
-def test_a_large_picture_keeps_its_pixels() -> None:
-    picture = Image.effect_noise((300, 420), 80).convert("RGB")
-    sheet = draw_sheet([""], [""], [Page("", {(0, 0): Tile(picture)})])
-    margin = (sheet.width - 300) // 2
-    assert sheet.crop((margin, margin, margin + 300, margin + 420)).tobytes() == picture.tobytes()
-
-
-def test_a_small_picture_is_enlarged_to_the_tile_keeping_its_aspect() -> None:
-    boxes = grid(draw_sheet([""], [""], [page(1, 1, size=(64, 32))], tile=200))
-    assert [(right - left, bottom - top) for left, top, right, bottom in boxes] == [(200, 100)]
-
-
-def test_pictures_of_different_sizes_share_columns_and_rows_and_keep_their_aspect() -> None:
-    tiles = {(0, 0): Tile(flat(COLOURS[0], 256, 128)), (1, 0): Tile(flat(COLOURS[1], 128, 256)), (0, 1): Tile(flat(COLOURS[2], 256, 256))}
-    sheet = draw_sheet(["", ""], ["", ""], [Page("", tiles)])
-    wide, tall, square = grid(sheet)
-    assert (wide[2] - wide[0], wide[3] - wide[1]) == (256, 128)
-    assert (tall[2] - tall[0], tall[3] - tall[1]) == (128, 256)
-    assert wide[1] + wide[3] == tall[1] + tall[3], "both are in the middle of their row"
-    assert (wide[0], wide[2]) == (square[0], square[2])
-
-
-def test_frames_are_equal_but_for_the_cells_whatever_is_there_to_be_seen() -> None:
-    size = (96, 320)
-
-    def frame(**cell: object) -> Image.Image:
-        return draw_sheet(["a", "b"], ["c"], [Page("", {(0, 0): Tile(size=size, **cell), (1, 0): Tile(flat(COLOURS[0], *size))})])
-
-    empty = frame()
-    others = [frame(note="waiting"), frame(image=flat(COLOURS[1], 12, 40)), frame(image=flat(COLOURS[1], *size), note="step 3 of 20")]
-    (second,) = grid(empty)
-    for other in others:
-        assert other.size == empty.size
-        changed = ImageChops.difference(other, empty).getbbox()
-        assert changed is not None
-        assert changed[2] < second[0]
-        assert second[1] <= changed[1] < changed[3] <= second[3]
-        assert grid(other)[0] == second
-
-
-def test_a_note_is_over_the_lower_edge_of_its_picture_only() -> None:
-    plain, noted = (draw_sheet([""], [""], [Page("", {(0, 0): Tile(flat(COLOURS[0]), note)})]) for note in ("", "unfinished, 7 of 20"))
-    changed = ImageChops.difference(plain, noted).getbbox()
-    assert changed is not None
-    left, top, right, bottom = grid(plain)[0]
-    assert (changed[0], changed[2], changed[3]) == (left, right, bottom)
-    assert top + (bottom - top) * 3 // 4 < changed[1]
-
-
-def test_a_note_without_picture_is_in_the_middle_of_its_cell() -> None:
-    blank, failed = (draw_sheet([""], [""], [Page("", {(0, 0): Tile(note=note)})]) for note in ("", "The device has no room. " * 3))
-    changed = ImageChops.difference(blank, failed).getbbox()
-    assert changed is not None
-    assert 36 < changed[0] < changed[2] < 36 + 256
-    assert abs(changed[1] + changed[3] - blank.height) < 12
-
-
-def test_a_missing_tile_and_an_empty_one_look_alike() -> None:
-    assert draw_sheet([""], [""], [Page("", {})]).tobytes() == draw_sheet([""], [""], [Page("", {(0, 0): Tile()})]).tobytes()
-
-
-@pytest.mark.parametrize(("columns", "rows", "pages"), [(0, 0, 0), (0, 0, 1), (2, 0, 1), (0, 2, 1), (2, 2, 0)])
-def test_an_empty_sheet_is_drawn(columns: int, rows: int, pages: int) -> None:
-    sheet = draw_sheet(["a"] * columns, ["b"] * rows, [Page("t", {})] * pages, heading="a fox", x_title="x", y_title="y")
-    assert has_ink(sheet, (0, 0, *sheet.size))
-
-
-def test_the_settings_stay_however_long_the_prompt_is() -> None:
-    short, long = (draw_sheet([""], [""], [page(1, 1)], heading=text, details=["20 steps"]) for text in ("a fox", "a fox " * 500))
-    ends = [grid(sheet)[0][1] for sheet in (short, long)]
-    lines = [sheet.crop((0, end - 36 - 24, sheet.width, end - 36)).tobytes() for sheet, end in zip((short, long), ends, strict=True)]
-    assert lines[0] == lines[1]
-
-
-def test_long_labels_that_differ_at_their_end_do_not_look_alike() -> None:
-    labels = [f"a watercolour painting of a cat on a mat by the sea, very detailed, in {light} light" for light in ("soft", "hard")]
-    sheet = draw_sheet(labels, labels, [page(2, 2)])
-    left, top, *_ = grid(sheet)[0]
-    columns = [sheet.crop((box[0], 36, box[2], top)).tobytes() for box in grid(sheet)[:2]]
-    rows = [sheet.crop((36, box[1], left, box[3])).tobytes() for box in grid(sheet)[::2]]
-    assert len(set(columns)) == len(set(rows)) == 2
-
-
-def test_neither_do_pages() -> None:
-    words = "a watercolour painting of a cat on a mat by the sea, very detailed, " * 9
-    soft, hard = (draw_sheet([""], [""], [page(1, 1, f"{words}{light}"), page(1, 1, f"{words}moon")]) for light in ("soft", "hard"))
-    assert soft.tobytes() != hard.tobytes()
-
-
-def test_a_long_negative_prompt_is_cut_and_the_settings_stay() -> None:
-    texts = ("blurry", "blurry " * 500)
-    short, long = (draw_sheet([""], [""], [page(1, 1)], heading="a fox", details=[text, "20 steps"]) for text in texts)
-    ends = [grid(sheet)[0][1] for sheet in (short, long)]
-    lines = [sheet.crop((0, end - 36 - 24, sheet.width, end - 36)).tobytes() for sheet, end in zip((short, long), ends, strict=True)]
-    assert lines[0] == lines[1]
-    assert 0 < ends[1] - ends[0] < 100
-
-
-def test_the_largest_sheet_stays_below_the_limits() -> None:
-    tiles = {(x, y): Tile(size=(1024, 1024)) for x in range(20) for y in range(20)}
-    sheet = draw_sheet([str(x) for x in range(20)], [str(y) for y in range(20)], [Page("", tiles)])
-    assert 0.8 * MAX_PIXELS < sheet.width * sheet.height <= MAX_PIXELS
-    long = draw_sheet([str(x) for x in range(800)], [""], [Page("", {})])
-    assert 0.8 * MAX_SIDE < long.width <= MAX_SIDE
-
-
-def test_a_sheet_of_too_many_cells_is_refused_with_their_numbers() -> None:
-    with pytest.raises(InvalidRequest, match=r"40,000 columns, 1 rows and 1 pages is too large"):
-        draw_sheet([""] * 40_000, [""], [Page("", {})])
-
-
-def test_the_same_sheet_has_the_same_bytes() -> None:
-    again = labelled(page(3, 3))
-    assert again.tobytes() == LABELLED.tobytes()
-    assert sheet_png(again, {"a": "b"}) == sheet_png(LABELLED, {"a": "b"})
-    assert animate([again, LABELLED], 0.1) == animate([LABELLED, again], 0.1)
-
-
-def test_a_sheet_of_a_hundred_pictures_takes_no_second() -> None:
-    labels = [f"a prompt of some words, number {index}, and more words to be wrapped" for index in range(10)]
-    begun = time.thread_time()
-    draw_sheet(labels, labels, [page(10, 10)], heading="word " * 800, x_title="Prompt", y_title="Style")
-    assert time.thread_time() - begun < 1
-
-
-@examples
-@given(texts=st.lists(any_text, min_size=9, max_size=9), tile=st.integers(8, 120))
-def test_any_text_may_be_anywhere(texts: list[str], tile: int) -> None:
-    column, other, row, title, heading, x_title, y_title, note, failure = texts
-    tiles = {(0, 0): Tile(flat(COLOURS[0], 8, 8), note), (1, 0): Tile(None, failure)}
-    sheet = draw_sheet([column, other], [row], [Page(title, tiles)], heading=heading, x_title=x_title, y_title=y_title, tile=tile)
-    margin = 2 * 11
-    assert sheet.mode == "RGB"
-    for box in [(0, 0, sheet.width, margin), (0, 0, margin, sheet.height), (sheet.width - margin, 0, *sheet.size)]:
-        assert not has_ink(sheet, box)
-
-
-def test_an_animation_shows_each_frame_and_holds_the_last() -> None:
-    content = animate([flat(colour, 40, 30) for colour in COLOURS[:3]], 0.25, hold=1)
-    with Image.open(io.BytesIO(content)) as image:
-        assert (image.format, image.size, image.n_frames, image.info["loop"]) == ("WEBP", (40, 30), 3, 0)
-    frames = list(frames_of(content))
-    assert [duration for _, duration in frames] == [250, 250, 1250]
-    for (frame, _), colour in zip(frames, COLOURS, strict=False):
-        assert max(ImageStat.Stat(ImageChops.difference(frame, flat(colour, 40, 30))).mean) < 4
-
-
-def test_flat_pictures_and_labels_look_clean_in_an_animation() -> None:
-    sheets = [labelled(Page("", {})), LABELLED]
-    for (frame, _), sheet in zip(frames_of(animate(sheets, 0.1)), sheets, strict=True):
-        assert max(ImageStat.Stat(ImageChops.difference(frame, sheet)).mean) < 2
-
-
-def test_one_frame_is_enough() -> None:
-    with Image.open(io.BytesIO(animate([flat("#ff0000")], 0.1))) as image:
-        assert image.size == (64, 64)
-
-
-def test_an_animation_beyond_the_limits_is_made_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sheet_module, "ANIMATION_PIXELS", 10_000)
-    with Image.open(io.BytesIO(animate([flat(colour, 200, 100) for colour in COLOURS[:2]], 0.1))) as image:
-        assert image.size == (100, 50)
-    monkeypatch.setattr(sheet_module, "ANIMATION_PIXELS", ANIMATION_PIXELS)
-    with Image.open(io.BytesIO(animate([flat(colour, 20_000, 10) for colour in COLOURS[:2]], 0.1))) as image:
-        assert image.size == (16_383, 8)
+from PIL import Image
+
+from engine.pictures.made import Made
+from engine.pictures.outputs import open_picture
+from engine.recipes.plan import Plan
+from engine.running.engine import Engine
+from engine.sheets.layout import MAX_PIXELS
+from engine.sheets.sheet import missing_letters, sheet_image
+from tests.engine.sheets.contents import PROVENANCE, made_of, plan_of
+
+
+def test_a_sheet_is_the_same_wherever_its_pictures_were_made(engine: Engine) -> None:
+    plan = plan_of()
+    made = engine.submit(plan).wait()
+    pictures = {index: end.made for index, end in made.items()}
+    unsaved = {index: replace(one, path=None, pixels=open_picture(one)) for index, one in pictures.items()}
+    assert sheet_image(plan, pictures).tobytes() == sheet_image(plan, unsaved).tobytes()
+
+
+def test_a_z_axis_makes_pages_one_below_the_other() -> None:
+    one, two = plan_of("seed: 1, 2", ""), plan_of("seed: 1, 2", "", "cfg: 4, 8")
+    first, second = sheet_image(one, made_of(one)), sheet_image(two, made_of(two))
+    assert first.width == second.width
+    assert second.height > 1.7 * first.height
+
+
+def said(plan: Plan, made: Mapping[int, Made], messages: Mapping[int, str], monkeypatch: pytest.MonkeyPatch) -> dict:
+    """What is handed to be drawn."""
+    seen = {}
+
+    def draw(columns, rows, pages, **words):
+        seen.update(words, columns=columns, rows=rows, titles=[page.title for page in pages], pages=pages)
+        return Image.new("RGB", (8, 8))
+
+    monkeypatch.setattr("engine.sheets.sheet.draw_sheet", draw)
+    sheet_image(plan, made, messages)
+    return seen
 
 
 @pytest.mark.parametrize(
-    ("frames", "seconds", "hold"),
-    [([], 0.1, 1), ([(8, 8), (8, 9)], 0.1, 1), ([(8, 8)], 0, 1), ([(8, 8)], -1, 1), ([(8, 8)], float("nan"), 1), ([(8, 8)], 0.1, -1)],
+    ("axes", "recipe", "line"),
+    [
+        ({"x": "seed: 1", "y": ""}, {"scheduler": "Euler"}, "starter, 4 steps, Euler, CFG scale 7, 64x64"),
+        ({"x": "steps: 4, 8", "y": "scheduler: Euler"}, {"seed": 3, "clip_skip": 2}, "starter, seed 3, CFG scale 7, 64x64, CLIP skip 2"),
+        ({"x": "width: 64, 96", "y": "cfg: 3"}, {"seed": 3, "scheduler": "Euler"}, "starter, seed 3, 4 steps, Euler, height 64"),
+        ({"x": "size: 64, 96", "y": "clip_skip: 2"}, {"scheduler": "Euler"}, "starter, seed 0, 4 steps, Euler, CFG scale 7"),
+    ],
 )
-def test_what_is_no_animation_is_refused(frames: list[tuple[int, int]], seconds: float, hold: float) -> None:
-    with pytest.raises(ValueError, match=r"frame"):
-        animate([flat("#ff0000", *size) for size in frames], seconds, hold)
+def test_a_sheet_is_headed_by_what_no_axis_varies(axes, recipe, line, monkeypatch) -> None:
+    plan = plan_of(**axes, **recipe)
+    seen = said(plan, {}, {}, monkeypatch)
+    assert (seen["heading"], seen["details"]) == ("a red cat", [line])
 
 
-def test_the_png_carries_the_texts_and_the_pixels() -> None:
-    texts = {"parameters": "a fox, é 🦊\nSteps: 20", "darkroom-grid": "{}", "broken": "a\ud800b"}
-    with Image.open(io.BytesIO(sheet_png(LABELLED, texts))) as image:
-        assert image.convert("RGB").tobytes() == LABELLED.tobytes()
-        assert image.text == texts | {"broken": "a?b"}
+def test_letters_that_are_boxes_in_the_sheet_are_told(monkeypatch) -> None:
+    monkeypatch.setattr("engine.sheets.sheet.missing_scripts", lambda texts: sorted({text for text in texts if "แมว" in text}))
+    assert missing_letters(plan_of()) == ""
+    told = missing_letters(plan_of(x="prompt: แมว || a cat", negative_prompt="ไม่ใช่แมว"))
+    assert told.startswith("The sheet's words need letters (แมว, ไม่ใช่แมว) that no font on this machine has")
+
+
+def test_a_sheet_says_the_negative_prompt_that_its_cells_share(monkeypatch) -> None:
+    seen = said(plan_of(negative_prompt="blurry, text"), {}, {}, monkeypatch)
+    assert (seen["heading"], seen["details"][0]) == ("a red cat", "Negative prompt: blurry, text")
+    varied = said(plan_of(x="negative: blurry, text", negative_prompt="red"), {}, {}, monkeypatch)
+    assert len(varied["details"]) == 1
+
+
+def test_axes_and_pages_are_named(monkeypatch) -> None:
+    seen = said(plan_of(z="scheduler: Euler, Heun"), {}, {}, monkeypatch)
+    assert (seen["x_title"], seen["y_title"], seen["titles"]) == ("Seed", "CFG scale", ["Scheduler: Euler", "Scheduler: Heun"])
+    assert said(plan_of(), {}, {}, monkeypatch)["titles"] == [""]
+
+
+def test_what_is_not_as_it_should_be_is_noted_in_its_cell(tmp_path, monkeypatch) -> None:
+    plan = plan_of("seed: 1, 2, 3, 4, 5", "")
+    made = made_of(plan)
+    made[1] = replace(made[1], provenance=replace(PROVENANCE, step=3, total=4))
+    made[2] = replace(made[2], path=tmp_path / "gone.png", pixels=None)
+    del made[3], made[4]
+    tiles = said(plan, made, {3: "There is no room for this picture."}, monkeypatch)["pages"][0].tiles
+    assert [(tiles[x, 0].note, tiles[x, 0].image is not None) for x in range(5)] == [
+        ("", True), ("unfinished, 3 of 4", True), ("its file is gone", False), ("There is no room for this picture.", False), ("", False),
+    ]  # fmt: skip
+    assert {tile.size for tile in tiles.values()} == {(64, 64)}
+
+
+def test_large_pictures_are_held_no_larger_than_the_sheet_shows_them(monkeypatch) -> None:
+    plan = plan_of("seed: 1-100", "", width=1024, height=1024)
+    one = Image.new("RGB", (1024, 1024))
+    made = {cell.index: Made(cell.recipe, PROVENANCE, "", None, one) for cell in plan.cells}
+    tiles = said(plan, made, {}, monkeypatch)["pages"][0].tiles.values()
+    assert sum(tile.image.width * tile.image.height for tile in tiles) <= 1.01 * MAX_PIXELS
+    assert {tile.size for tile in tiles} == {(1024, 1024)}
+    assert one.size == (1024, 1024)
