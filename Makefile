@@ -27,8 +27,9 @@ test: dev ## Run the tests; those that drive a browser are skipped where none ca
 	@$(PY) -m tests.setup_browser || true
 	@$(PY) -m pytest $(ARGS)
 
-check: dev ## Check the code with ruff
+check: dev ## Check the code with ruff, and its types with pyright
 	@$(PY) -m ruff check .
+	@$(PY) -m basedpyright --pythonpath $(PY)
 
 bench: runtime ## Measure the engine on this machine
 	@$(PY) -m benchmarks.run $(ARGS)

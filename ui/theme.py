@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 
@@ -51,7 +52,7 @@ def make_theme() -> gr.themes.Base:
 SCRIPTS = ("darkroom.js", "sheet.js", "loupe.js", "blind.js")
 
 
-def page_assets() -> dict[str, object]:
+def page_assets() -> dict[str, Any]:
     """What gradio 6 wants handed to `launch` instead of to Blocks."""
     scripts = "".join(f"<script>{read_asset(name)}</script>" for name in SCRIPTS)
     # In the head, since gradio prefixes each part between commas of what it is handed as css, also inside :is(...).

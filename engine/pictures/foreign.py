@@ -9,7 +9,7 @@ import html
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from engine.errors import UnreadablePicture
 from engine.pictures.comfyui import read_graph
@@ -243,7 +243,7 @@ def _json(text: str) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _is_graph(content: Any) -> bool:
+def _is_graph(content: Any) -> TypeGuard[dict[str, Any]]:
     return isinstance(content, dict) and any(isinstance(node, dict) and "class_type" in node for node in content.values())
 
 

@@ -266,7 +266,7 @@ def _given(value: str) -> bool:
 
 
 def _in_brackets(parts: Iterable[str | bool | None]) -> str:
-    told = ", ".join(part for part in map(str.strip, filter(None, parts)) if part)
+    told = ", ".join(part for part in (given.strip() for given in parts if isinstance(given, str)) if part)
     return f" ({told})" if told else ""
 
 

@@ -72,7 +72,7 @@ class AxisRow:
 
 def _rule(field: str, hint: str, unit: int | None, offer: Offer) -> NumberRule:
     low, high = offer.limits.bounds(field)
-    return NumberRule(label(field), hint, Decimal(str(low)), Decimal(str(high)), unit and Decimal(unit))
+    return NumberRule(label(field), hint, Decimal(str(low)), Decimal(str(high)), Decimal(unit) if unit else None)
 
 
 def _numbers(
@@ -86,7 +86,7 @@ def _numbers(
     aliases: tuple[str, ...] = (),
 ) -> AxisRow:
     """A row over a numeric field. Whole numbers unless the field's are not; with `unit`, multiples of it."""
-    kind = Recipe.model_fields[field].annotation
+    kind = int if Recipe.model_fields[field].annotation is int else float
     unit = unit or (1 if kind is int else None)
 
     def read(line: str, offer: Offer, recipe: Recipe) -> list[Any]:

@@ -122,7 +122,7 @@ class Limits(BaseModel):
 
     def _fit_size(self, sides: Mapping[str, int]) -> dict[str, int]:
         """Rounded down, as A1111 does; both sides by the same factor when there are too many pixels."""
-        low, high = bounds("width")
+        low, high = map(int, bounds("width"))
         near = {name: min(max(side, low), high) for name, side in sides.items()}
         factor = min(1, math.sqrt(self.max_pixels / math.prod(near.values())))
         return {name: max(int(side * factor) // SIZE_MULTIPLE * SIZE_MULTIPLE, low) for name, side in near.items()}

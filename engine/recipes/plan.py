@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import tomllib
 from collections import defaultdict, deque
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -16,6 +17,8 @@ from engine.recipes.axes import AXES, AxisRow, Offer, find_axis, write_values
 from engine.recipes.catalog import Catalog, Limits
 from engine.recipes.recipe import MAX_SEED, Recipe, Style, label
 
+T = TypeVar("T")
+U = TypeVar("U")
 Place = tuple[int, int, int]
 """Where a cell is: counted along X, Y and Z from 0."""
 
@@ -180,6 +183,9 @@ class _Axis:
         return tuple(self.row.show(value) or "(empty)" for value in self.values)
 
 
+_Axes = tuple[_Axis | None, _Axis | None, _Axis | None]
+
+
 def plan_images(recipe: Recipe, catalog: Catalog, limits: Limits, *, count: int = 1, exact: bool = False) -> Plan:
     """`count` images of one recipe with seeds seed, seed+1, ... Raises InvalidRequest before anything runs."""
     if not 1 <= count <= limits.max_images:
@@ -209,8 +215,8 @@ def plan_grid(grid: Grid, offer: Offer) -> Plan:
         offer.catalog.find(cell.recipe.model)
         offer.limits.check(cell.recipe)
     lines = {name: axis and axis.line for name, axis in zip("xyz", axes, strict=True)}
-    labels = tuple(axis.labels if axis else ("",) for axis in axes)
-    return Plan(cells, grid.exact, grid.model_copy(update=lines), labels, tuple(axis.row.label if axis else "" for axis in axes))
+    labels = _of_each(axes, lambda axis: axis.labels if axis else ("",))
+    return Plan(cells, grid.exact, grid.model_copy(update=lines), labels, _of_each(axes, lambda axis: axis.row.label if axis else ""))
 
 
 def refine(grid: Grid, place: Place, offer: Offer) -> Grid:
@@ -222,7 +228,7 @@ def refine(grid: Grid, place: Place, offer: Offer) -> Grid:
     lines: dict[str, AxisLine | None] = {}
     for name, axis, at in zip("xyz", _read_axes(grid, offer), place, strict=True):
         values = axis.row.finer(axis.values, at, offer) if axis and axis.row.finer else []
-        lines[name] = AxisLine(axis=axis.row.name, values=write_values(axis.row, values)) if len(values) > 1 else None
+        lines[name] = AxisLine(axis=axis.row.name, values=write_values(axis.row, values)) if axis and len(values) > 1 else None
     if not any(lines.values()):
         able = ", ".join(row.label for row in AXES.values() if row.finer)
         raise InvalidRequest(f"Nothing here can be made finer: that takes an axis of {able} with values that lie apart.")
@@ -240,8 +246,13 @@ def load_grids(folder: Path) -> list[GridPreset]:
     return [GridPreset(**tomllib.loads(file.read_text(encoding="utf-8"))) for file in sorted(folder.glob("*.toml"))]
 
 
-def _read_axes(grid: Grid, offer: Offer) -> tuple[_Axis | None, ...]:
-    return tuple(line and _read_axis(line, grid.recipe, offer) for line in (grid.x, grid.y, grid.z))
+def _read_axes(grid: Grid, offer: Offer) -> _Axes:
+    return _of_each((grid.x, grid.y, grid.z), lambda line: line and _read_axis(line, grid.recipe, offer))
+
+
+def _of_each(three: tuple[T, T, T], what: Callable[[T], U]) -> tuple[U, U, U]:
+    x, y, z = three
+    return what(x), what(y), what(z)
 
 
 def _read_axis(line: AxisLine, recipe: Recipe, offer: Offer) -> _Axis:
@@ -263,7 +274,7 @@ def _refuse_conflicts(rows: list[AxisRow]) -> None:
         owners |= dict.fromkeys(row.fields, row)
 
 
-def _recipe_at(recipe: Recipe, axes: tuple[_Axis | None, ...], place: Place) -> Recipe:
+def _recipe_at(recipe: Recipe, axes: _Axes, place: Place) -> Recipe:
     """The recipe with the values of a place: first all that put something there, then those that rewrite it, together."""
     chosen = [(axis.row, axis.values[at]) for axis, at in zip(axes, place, strict=True) if axis]
     changes: dict[str, Any] = {}
@@ -271,10 +282,10 @@ def _recipe_at(recipe: Recipe, axes: tuple[_Axis | None, ...], place: Place) -> 
         changes |= row.changes(value)
     recipe = recipe.replace(**changes)
     own = [span for row, value in chosen for span in row.own(value)]
-    rewriting = {row.name: row for row, _ in chosen if row.rewrite}
-    for name, row in rewriting.items():
+    rewriting = {row.name: row.rewrite for row, _ in chosen if row.rewrite}
+    for name, rewrite in rewriting.items():
         values = [value for other, value in chosen if other.name == name]
-        recipe = recipe.replace(**row.rewrite(recipe, values, own))
+        recipe = recipe.replace(**rewrite(recipe, values, own))
     return recipe
 
 

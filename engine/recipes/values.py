@@ -142,6 +142,7 @@ def _scan(
             text, place = quoted[1].replace('""', '"'), quoted.end()
         else:
             quoted, found = None, literal.match(line, place)
+            assert found is not None, "an item may be empty"
             text, place = found[0].strip(), found.end()
         end = between.match(line, place)
         items.append((text, quoted is not None, end[0] if end else ""))
@@ -181,12 +182,18 @@ def read_numbers(line: str, rule: NumberRule, limit: int, draw: Callable[[], int
     """
     values: list[Decimal | None] = []  # None: to be drawn, when the numbers to avoid are known
     for item in read_texts(line, rule.label, rule.example, limit):
-        random = draw and _RANDOM.fullmatch(item)
+        random = _RANDOM.fullmatch(item) if draw else None
         values += [None] * _random_count(random, rule, limit) if random else rule.expand(item, limit)
         refuse_more(rule.label, len(values), limit)
-    for place in (place for place, value in enumerate(values) if value is None):
-        values[place] = Decimal(next(drawn for drawn in iter(draw, None) if drawn not in values))
-    return values
+    taken = {value for value in values if value is not None}
+
+    def drawn() -> Decimal:
+        assert draw is not None, "nothing else leaves a number to be drawn"
+        number = next(Decimal(one) for one in iter(draw, None) if one not in taken)
+        taken.add(number)
+        return number
+
+    return [drawn() if value is None else value for value in values]
 
 
 def _random_count(match: re.Match[str], rule: NumberRule, limit: int) -> int:
