@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import subprocess
 import sys
 from collections.abc import Iterator
 from functools import cache
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from tests.fresh_interpreter import modules_left_after
 
 TORCH = {"torch", "diffusers", "transformers"}
 LONGEST_FUNCTION = 60
@@ -82,14 +82,6 @@ def functions(tree: ast.Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctionD
     return (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
 
 
-def modules_left_after(code: str, *packages: str) -> set[str]:
-    """Which of the packages a fresh interpreter has imported after `code`."""
-    report = f"\nimport sys\nprint('LOADED', *[name for name in {packages!r} if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code + report], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
-    return set(done.stdout.splitlines()[-1].split()[1:])
-
-
 def test_the_walk_sees_every_kind_of_import() -> None:
     code = "import a.b\nfrom . import c\nfrom ..d import e\nfrom f import g\ndef h():\n    import i\n    import_module('j.k')\n"
     assert set(imports(ast.parse(code), ["top", "sub"])) == {
@@ -135,6 +127,13 @@ def test_the_rooms_of_the_engine_know_only_those_below_them() -> None:
     others = {room: {f"engine.{other}" for other in MAY_IMPORT.keys() - {room} - may} for room, may in MAY_IMPORT.items()}
     beside = {room: {"engine.__main__"} if room == "cli" else {"engine.__main__", "engine.local"} for room in MAY_IMPORT}
     assert [line for room, files in rooms.items() for line in breaches(files, others[room] | beside[room])] == []
+
+
+def test_the_engine_itself_names_its_modules_and_not_its_public_names() -> None:
+    """Those would lead from any room into any other, unseen."""
+    import engine
+
+    assert breaches([*ENGINE, *DIFFUSION], {f"engine.{name}" for name in engine.__all__}) == []
 
 
 def test_nobody_knows_the_command_line_but_its_entry() -> None:
