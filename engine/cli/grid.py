@@ -23,7 +23,7 @@ from engine.recipes.catalog import load_styles
 from engine.recipes.plan import MAX_LINE, AxisLine, Grid, GridPreset, Plan, plan_grid
 from engine.recipes.values import complete_name
 from engine.running.engine import Engine
-from engine.running.events import Failed, Finished
+from engine.running.events import Cancelled, Finished
 from engine.running.job import Job
 from engine.running.previewing import PreviewOptions
 from engine.running.speed import Estimate, seconds_shown
@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
 
         code = follow(engine, job, tell)
         for end in job.wait().values():  # those that had begun when the run was stopped
-            if end.cell not in told and not isinstance(end, Failed) and end.made:
+            if isinstance(end, (Finished, Cancelled)) and end.made and end.cell not in told:
                 tell(end.cell, end.made, isinstance(end, Finished) and end.reused)
         sheet_code = _write_sheet(job, options.out or day_folder(engine.outputs))
         return code or sheet_code

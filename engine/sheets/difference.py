@@ -41,14 +41,15 @@ def compare(one: Image.Image, other: Image.Image) -> Difference:
     channels = ImageChops.difference(one.convert("RGB"), other.convert("RGB"))
     red, green, blue = channels.split()
     levels = ImageChops.lighter(ImageChops.lighter(red, green), blue)
-    largest = levels.getextrema()[1]
+    counts = levels.histogram()
+    largest = max(level for level, count in enumerate(counts) if count)
     pixels = one.width * one.height
     return Difference(
         image=_heat_map(levels, largest),
         largest=largest,
         mean=sum(ImageStat.Stat(channels).mean) / 3,
         same=largest == 0,
-        part=(pixels - levels.histogram()[0]) / pixels,
+        part=(pixels - counts[0]) / pixels,
     )
 
 

@@ -236,7 +236,7 @@ def _has(font: str, mark: str) -> bool:
 
 def _drawing(font: str, mark: str) -> tuple[tuple[int, int], bytes]:
     mask = _font(font, _PROBE).getmask(mark)
-    return mask.size, bytes(mask)
+    return mask.size, bytes(mask)  # pyright: ignore[reportArgumentType]  # Pillow's core images have items, and no types
 
 
 @lru_cache(maxsize=1)

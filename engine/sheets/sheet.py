@@ -78,6 +78,7 @@ def _page_title(plan: Plan, z: int) -> str:
 
 def _settings(plan: Plan) -> str:
     """The settings that no axis varies, in one line."""
+    assert plan.grid is not None, "a sheet is of a grid"
     recipe, varied = plan.grid.recipe, {field for row in plan.axes for field in row.fields}
     told = {
         "model": recipe.model, "seed": f"seed {recipe.seed}", "steps": f"{recipe.steps} steps", "scheduler": recipe.scheduler,

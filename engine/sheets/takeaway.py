@@ -44,8 +44,11 @@ def sheet_png(image: Image.Image, texts: Mapping[str, str]) -> bytes:
 def cells_zip(plan: Plan, made: Mapping[int, Made], target: BinaryIO | Path, messages: Mapping[int, str] = {}) -> None:
     """Writes an archive: every picture's file as it is on disk, the sheet, the grid, and a table of all cells as CSV and JSON.
 
-    Raises InvalidRequest when the sheet has too many cells for one picture, OSError when `target` cannot be written.
+    Raises InvalidRequest when the sheet has too many cells for one picture, OSError when `target` cannot be written, ValueError for a
+    plan of no grid.
     """
+    if plan.grid is None:
+        raise ValueError("only the plan of a grid has a sheet to take away")
     records = []
     with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:  # PNGs do not get smaller
         for cell in plan.cells:
