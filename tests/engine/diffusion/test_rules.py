@@ -14,6 +14,7 @@ import torch
 from engine.diffusion import schedule
 from engine.recipes.schedulers import SCHEDULERS, own_scheduler
 from tests.engine.diffusion import rules
+from tests.engine.recipes.published import ANOTHER_CLASS, DIFFUSERS
 
 pytestmark = pytest.mark.filterwarnings("ignore:Should have ta>=t0:UserWarning")  # torchsde, of float32 rounding
 
@@ -96,6 +97,11 @@ def check(name: str, file: Mapping[str, Any], given: Mapping[str, Any]) -> None:
 
 def test_the_manual_names_every_row():
     assert list(rules.MANUAL) == list(SCHEDULERS)
+
+
+def test_the_manual_is_diffusers_own_table():
+    published = {name: row for name, row in DIFFUSERS.items() if row[0] and name not in ANOTHER_CLASS}
+    assert {name: rules.MANUAL[name] for name in published} == published
 
 
 @pytest.mark.parametrize("model", MODELS)

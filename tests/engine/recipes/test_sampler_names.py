@@ -1,4 +1,4 @@
-"""Other tools' names of samplers, against the tables that the tools publish."""
+"""Other tools' names of samplers, against the tables that the tools publish; A1111's and ComfyUI's: test_published_schedulers.py."""
 
 from __future__ import annotations
 
@@ -32,13 +32,6 @@ FOOOCUS = {
 }  # fmt: skip
 """KSAMPLER and SAMPLER_EXTRA of Fooocus' modules/flags.py: ComfyUI's name -> A1111's."""
 
-A1111_ALIASES = {
-    "k_euler_a": "Euler a", "k_euler": "Euler", "k_lms": "LMS", "k_heun": "Heun", "k_dpm_2": "DPM2", "k_dpm_2_a": "DPM2 a",
-    "k_dpmpp_sde": "DPM++ SDE", "k_dpmpp_2m": "DPM++ 2M", "k_lms_ka": "LMS Karras", "k_dpm_2_ka": "DPM2 Karras",
-    "k_dpm_2_a_ka": "DPM2 a Karras", "k_dpmpp_sde_ka": "DPM++ SDE Karras", "k_dpmpp_2m_ka": "DPM++ 2M Karras", "plms": "PNDM",
-}  # fmt: skip
-"""The aliases in A1111's modules/sd_samplers_kdiffusion.py (1.5)."""
-
 
 @pytest.mark.parametrize("name", INVOKEAI)
 def test_invokeais_names_are_rows_of_the_same_class_of_diffusers(name: str) -> None:
@@ -64,11 +57,6 @@ def test_comfyuis_names_are_what_a1111_calls_them(name: str, schedule: str) -> N
     assert row == found(FOOOCUS[name], schedule)
     if row and schedule in {"karras", "exponential"}:
         assert found(f"{name}_{schedule}", None) == row
-
-
-@pytest.mark.parametrize("name", A1111_ALIASES)
-def test_k_names_are_a1111s(name: str) -> None:
-    assert scheduler_from_infotext(name, None) == A1111_ALIASES[name]
 
 
 @pytest.mark.parametrize(("name", "kind", "row"), [
