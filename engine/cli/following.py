@@ -56,10 +56,10 @@ def _shown(job: Job, tell: Tell) -> bool:
     return well
 
 
-def told_of(made: Made) -> dict[str, Any]:
-    """What every command tells of one picture, as JSON takes it."""
-    path = str(made.path) if made.path else None
-    return {"path": path, "recipe": made.recipe.model_dump(mode="json"), "seconds": made.provenance.seconds, "sha256": made.sha256}
+def told_of(made: Made, **where: Any) -> dict[str, Any]:
+    """What every command tells of one picture, as JSON takes it; `where` stands after the path."""
+    path, recipe = str(made.path) if made.path else None, made.recipe.model_dump(mode="json")
+    return {"path": path, **where, "recipe": recipe, "seconds": made.provenance.seconds, "sha256": made.sha256}
 
 
 class _StepBar:

@@ -61,8 +61,7 @@ def run(options: argparse.Namespace) -> int:
         def tell(cell: int, made: Made, reused: bool) -> None:
             told.add(cell)
             place = plan.cell(cell).place
-            picture = told_of(made)
-            line = {"path": picture.pop("path"), "place": place, "values": plan.values_at(place), **picture, "reused": reused}
+            line = {**told_of(made, place=place, values=plan.values_at(place)), "reused": reused}
             tqdm.write(json.dumps(line, ensure_ascii=False))
 
         code = follow(engine, job, tell)

@@ -34,7 +34,7 @@ def read_foreign(texts: Texts) -> Imported | None:
         except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RecursionError):
             raise UnreadablePicture(f"This picture was made by {tool}, but its settings are not as {tool} writes them.") from None
         imported = read_pairs(_clean(prompt).strip(), _clean(negative).strip(), told)
-        if not imported.settings["prompt"] and not imported.settings.keys() & {"steps", "seed", "guidance_scale", "scheduler"}:
+        if not imported.settings.get("prompt") and not imported.settings.keys() & {"steps", "seed", "guidance_scale", "scheduler"}:
             raise UnreadablePicture(f"This picture was made by {tool}, but carries none of its settings.")
         return imported
     return None

@@ -16,7 +16,7 @@ import engine
 from engine.errors import InvalidRequest, UnreadablePicture
 from engine.pictures.leftovers import Pairs, model_of, tool_of, untaken
 from engine.pictures.made import Provenance
-from engine.recipes.recipe import Recipe, read_number
+from engine.recipes.recipe import Recipe, Settings, read_number
 from engine.recipes.schedulers import scheduler_from_infotext, scheduler_row
 
 MAX_RECORD = 512 * 1024
@@ -45,11 +45,10 @@ _SIZE = re.compile(r"(\d{1,9})\s*[x×]\s*(\d{1,9})", re.IGNORECASE)
 class Imported:
     """Settings read from a text.
 
-    `settings` are Recipe fields; their numbers may lie outside what is allowed here (`Limits.fit`). `notes` are sentences about all
-    that was not taken over. `tool` is what wrote the text, by its own words.
+    `notes` are sentences about all that was not taken over. `tool` is what wrote the text, by its own words.
     """
 
-    settings: dict[str, Any]
+    settings: Settings
     notes: tuple[str, ...] = ()
     tool: str = "A1111"
     model_hash: str = ""
@@ -110,7 +109,7 @@ def read_pairs(prompt: str, negative: str, written: Iterable[tuple[str, str]]) -
     notes += untaken(pairs, prompt, negative, clip_skip=settings.get("clip_skip", 1))
     if model:
         settings["model"] = _whole_letters(settings["model"])
-    return Imported(settings, tuple(map(_whole_letters, notes)), tool, model_hash)
+    return Imported(Settings(**settings), tuple(map(_whole_letters, notes)), tool, model_hash)
 
 
 def _whole_letters(text: str) -> str:

@@ -24,7 +24,7 @@ from engine.pictures.infotext import Imported, infotext, parse_infotext
 from engine.pictures.leftovers import stopped_note
 from engine.pictures.made import Provenance
 from engine.recipes.plan import Grid, Plan
-from engine.recipes.recipe import Recipe, make_recipe
+from engine.recipes.recipe import Recipe, Settings, make_recipe
 
 SCHEMA = 1
 """Of our own record. A reader takes what it knows of a later one and says so; a change that it would read wrongly is a new key."""
@@ -45,12 +45,12 @@ A1111_AXES = {
 
 @dataclass(frozen=True)
 class Found:
-    """Settings read from a picture. `settings` are Recipe fields; `notes` say what could not be taken over.
+    """Settings read from a picture; `notes` say what could not be taken over.
 
     `grid` is that of a contact sheet, whose settings are those that the grid began from.
     """
 
-    settings: dict[str, Any]
+    settings: Settings
     source: str
     """The tool that made it, such as "Darkroom" or "A1111"."""
     notes: tuple[str, ...] = ()
@@ -176,7 +176,7 @@ def _read_own(texts: Mapping[str, str]) -> Found | None:
     try:
         grid = Grid.model_validate(content["grid"]) if "grid" in content else None
         recipe = grid.recipe if grid else Recipe.model_validate(content["recipe"])
-        return Found(dict(recipe), "Darkroom", (*([_LATER] if later else []), *_stopped(content)), grid, _exact(content))
+        return Found(Settings(**dict(recipe)), "Darkroom", (*([_LATER] if later else []), *_stopped(content)), grid, _exact(content))
     except (ValueError, KeyError, TypeError, RecursionError):
         return _read_later(content, texts) if later else None
 
@@ -200,7 +200,8 @@ def _read_later(content: Mapping[str, Any], texts: Mapping[str, str]) -> Found:
     """What is known here of a later version's record, or else of its infotext. Raises UnreadablePicture when nothing is."""
     grid = content.get("grid")
     fields = grid.get("recipe") if isinstance(grid, dict) else content.get("recipe")
-    settings, notes, unknown = {}, (), ["the grid"] if grid else []
+    settings: dict[str, Any] = {}
+    notes, unknown = (), ["the grid"] if grid else []
     for name, value in (fields if isinstance(fields, dict) else {}).items():
         try:
             settings[name] = getattr(make_recipe(**{name: value}), name)
@@ -212,8 +213,8 @@ def _read_later(content: Mapping[str, Any], texts: Mapping[str, str]) -> Found:
     if not settings:
         try:
             imported = parse_infotext(texts.get("parameters", ""))
-            settings, notes = imported.settings, imported.notes
+            settings, notes = {**imported.settings}, imported.notes
         except UnreadablePicture:
             raise UnreadablePicture(f"{_LATER} Nothing else in it can be read.") from None
     missed = f"Not taken over: {', '.join(unknown[:5])}{' and more' if len(unknown) > 5 else ''}." if unknown else ""
-    return Found(settings, "Darkroom", tuple(filter(None, (_LATER, missed, *notes))))
+    return Found(Settings(**settings), "Darkroom", tuple(filter(None, (_LATER, missed, *notes))))

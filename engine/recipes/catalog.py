@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from engine.errors import InvalidRequest, ModelUnavailable
 from engine.recipes.families import FAMILY_OF_PIPELINE
-from engine.recipes.recipe import MAX_SEED, SIZE_MULTIPLE, Bounds, Recipe, Style, bounds, label
+from engine.recipes.recipe import MAX_SEED, SIZE_MULTIPLE, Bounds, Recipe, Settings, Style, bounds, label
 from engine.recipes.schedulers import DEFAULT_SCHEDULER, own_scheduler
 
 
@@ -97,28 +97,29 @@ class Limits(BaseModel):
                 f"{recipe.width} x {recipe.height} is too large here: at most {self.max_pixels:,} pixels, such as {side} x {side}."
             )
 
-
-    def fit(self, settings: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-        """(settings from elsewhere, fields of Recipe, with each number the nearest that is allowed here; a sentence for each that was not).
+    def fit(self, settings: Settings) -> tuple[Settings, list[str]]:
+        """(settings from elsewhere, with each number the nearest that is allowed here; a sentence for each that was not).
 
         A seed has no nearest one: out of bounds it is left out.
         """
-        near, notes = dict(settings), []
+        near: dict[str, Any] = {**settings}
+        notes: list[str] = []
         if "seed" in near and not _within("seed", near["seed"]):
             notes.append(f"Seed {near.pop('seed')} is not from 0 to {MAX_SEED:,}: it was not taken over.")
         for field in ("steps", "guidance_scale", "clip_skip"):
             if field in near:
                 low, high = self.bounds(field)
-                near[field] = type(near[field])(min(max(near[field], low), high))
-                if near[field] != settings[field]:
+                given = near[field]
+                near[field] = type(given)(min(max(given, low), high))
+                if near[field] != given:
                     bound = "least" if near[field] == low else "most"
-                    notes.append(f"{label(field)} {settings[field]:g} became {near[field]:g}, the {bound} here.")
+                    notes.append(f"{label(field)} {given:g} became {near[field]:g}, the {bound} here.")
         sides = {name: near[name] for name in ("width", "height") if name in near}
         fitted = self._fit_size(sides)
         if fitted != sides:
             before, after = (" x ".join(map(str, size.values())) for size in (sides, fitted))
             notes.append(f"Size {before} became {after}, the nearest here.")
-        return {**near, **fitted}, notes
+        return Settings(**{**near, **fitted}), notes
 
     def _fit_size(self, sides: Mapping[str, int]) -> dict[str, int]:
         """Rounded down, as A1111 does; both sides by the same factor when there are too many pixels."""

@@ -7,7 +7,7 @@ import random
 import re
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypedDict
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -114,6 +114,22 @@ class Recipe(BaseModel):
     def replace(self, **changes: Any) -> Recipe:
         """A checked copy with some fields changed. Raises InvalidRequest."""
         return make_recipe(**{**dict(self), **changes})
+
+
+class Settings(TypedDict, total=False):
+    """Fields of a Recipe, as many as somebody else's file or a form names; numbers may lie outside what is allowed (`Limits.fit`)."""
+
+    model: str
+    prompt: str
+    negative_prompt: str
+    style: Style | None
+    seed: int
+    steps: int
+    guidance_scale: float
+    scheduler: str
+    width: int
+    height: int
+    clip_skip: int
 
 
 def random_seed() -> int:

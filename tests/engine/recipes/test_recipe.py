@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 from pydantic import ValidationError
 
 from engine.errors import InvalidRequest
-from engine.recipes.recipe import MAX_SEED, Recipe, Style, bounds, join_words, make_recipe, read_number
+from engine.recipes.recipe import MAX_SEED, Recipe, Settings, Style, bounds, join_words, make_recipe, read_number
 
 REFUSED = [
     ({"steps": 0}, ("Steps", "from 1 to 1,000", "it was 0")),
@@ -162,3 +162,8 @@ def test_numbers_are_read_from_strangers_texts(field, given, number):
 def test_what_is_no_number_is_refused_in_a_sentence(given):
     with pytest.raises(InvalidRequest, match=r"^Steps “.{0,40}” is no whole number and was not taken over\.$"):
         read_number("steps", given)
+
+
+def test_settings_are_the_fields_of_a_recipe_and_none_is_missed_when_they_are_not_all_there():
+    assert get_type_hints(Settings) == {name: field.annotation for name, field in Recipe.model_fields.items()}
+    assert Settings.__required_keys__ == set()
