@@ -65,7 +65,7 @@ class Ours:
 
     @property
     def unet(self) -> torch.nn.Module:
-        return self.device.denoiser.family.unet
+        return self.device.denoiser.family.networks()["unet"]
 
     def draw(self, plan: Plan, previews: str = "off", *, reuse: bool = False) -> Drawn:
         """From the click to the last picture on disk; a grid's cells develop together, as the page has them.
@@ -112,6 +112,7 @@ class Bare:
     def __init__(self, ours: Ours):
         self._family = ours.device.denoiser.family
         self._max_rows = ours.device.packer.max_rows
+        self._recipe = ours.spec.recipe(prompt="an owl, noto style")
 
     @torch.inference_mode()
     def draw(self, plan: Plan) -> Drawn:
@@ -127,9 +128,9 @@ class Bare:
         """Makes one network call of `rows` rows when called, and waits for it."""
         family, device = self._family, self._family.device
         with torch.inference_mode():
-            conditioning = {name: torch.cat([part] * rows) for name, part in family.encode("an owl, noto style").items()}
-        side = int(family.unet.config.sample_size)
-        latents = torch.zeros(rows, family.latent_channels, side, side, device=device)
+            told = family.conditions(self._recipe).rows[-1]
+            conditioning = {name: torch.cat([part] * rows) for name, part in told.items()}
+        latents = torch.zeros(rows, *family.traits.latent_shape(self._recipe), device=device)
         times = torch.full((rows,), 500.0, device=device)
 
         @torch.inference_mode()

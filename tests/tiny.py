@@ -6,7 +6,7 @@ import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from engine.diffusion.families import StableDiffusion
+from engine.diffusion.stable_diffusion import StableDiffusion
 from tests.conftest import STARTER
 from tests.engine.diffusion.rules import loaded, read_config
 

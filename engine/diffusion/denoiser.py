@@ -1,7 +1,8 @@
 """Denoiser: advances many trajectories together, one network call a tick.
 
 Every image has its own scheduler, generator, guidance scale and place in its own timesteps; the network
-takes a vector of timesteps, so images that share nothing but their size share its calls.
+takes a vector of timesteps, so images that share nothing but their group share its calls. What the network is, and how its rows
+become one prediction, is the family's business.
 """
 
 from __future__ import annotations
@@ -10,12 +11,11 @@ from collections.abc import Sequence
 
 import torch
 
-from engine.diffusion import noise, schedule
-from engine.diffusion.families import Conditioning, StableDiffusion
+from engine.diffusion import noise
+from engine.diffusion.family import Conditioning, Family
 from engine.diffusion.memory import free_unused, is_out_of_memory
 from engine.diffusion.trajectory import Trajectory
 from engine.errors import InvalidRequest, OutOfMemory, SpoiltPicture
-from engine.recipes.families import classifier_free
 from engine.recipes.recipe import Recipe
 from engine.recipes.schedulers import scheduler_row
 from engine.running.device import Advance, Key
@@ -29,7 +29,7 @@ class Denoiser:
     """
 
     def __init__(
-        self, family: StableDiffusion, *, max_rows: int = 16, exact_rows: int = EXACT_ROWS, padded: bool | None = None,
+        self, family: Family, *, max_rows: int = 16, exact_rows: int = EXACT_ROWS, padded: bool | None = None,
         native_pixels: int | None = None,
     ):  # fmt: skip
         self.family = family
@@ -60,22 +60,21 @@ class Denoiser:
         row = scheduler_row(recipe.scheduler)
         if recipe.steps > row.max_steps:
             raise InvalidRequest(f"{row.name} takes at most {row.max_steps} steps; it was {recipe.steps}.")
-        scheduler = schedule.build(row.name, self.family.scheduler_config, recipe.steps, recipe.seed)
+        scheduler = self.family.scheduler(recipe)
         generator = noise.generator_for(recipe.seed)
         start = self._start(recipe, latents, generator).to(self.family.device) * scheduler.init_noise_sigma
         if row.noise == "seed":
             scheduler.noise_sampler = noise.BrownianNoise(start, scheduler.sigmas, recipe.seed)
-        prompt = self.family.encode(recipe.full_prompt, recipe.clip_skip)
         trajectory = Trajectory(
             key, recipe, owner, exact, scheduler,
             step_options={**row.step_options, **({"generator": generator} if row.noise == "generator" else {})},
-            latents=start, needs=classifier_free(recipe),
-            conditioning=(self.family.encode(recipe.full_negative_prompt), prompt) if recipe.guided else (prompt,),
+            latents=start,
+            conditions=self.family.conditions(recipe),
             origin=first_origin(recipe) if latents is None else key,
             job=job, together=together,
         )  # fmt: skip
         if exact and trajectory.rows > self.packer.exact_rows:
-            raise ValueError(f"exact_rows={self.packer.exact_rows} is too small for a guided image")
+            raise ValueError(f"exact_rows={self.packer.exact_rows} is too small for an image of {trajectory.rows} rows")
         self._live[key] = trajectory
         return trajectory
 
@@ -113,7 +112,7 @@ class Denoiser:
         return [self._fail(picked[0], failure)]
 
     def _start(self, recipe: Recipe, latents: torch.Tensor | None, generator: torch.Generator) -> torch.Tensor:
-        shape = self.family.latent_shape(recipe)
+        shape = self.family.traits.latent_shape(recipe)
         if latents is None:
             return noise.initial_noise(shape, generator)
         given = torch.as_tensor(latents, dtype=torch.float32)
@@ -123,33 +122,33 @@ class Denoiser:
         return given
 
     def _predict(self, picked: Sequence[Trajectory], width: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """(guided prediction, model input) of each, from one network call of `width` rows."""
+        """(combined prediction, model input) of each, from one network call of `width` rows."""
         shown = {one.key: one.model_input() for one in picked}
         names = [one.load().rows for one in picked]
-        rows: dict[Row, tuple[Trajectory, int]] = {}
-        for one, parts in zip(picked, names, strict=True):
-            for part, name in enumerate(parts):
-                rows.setdefault(name, (one, part))
-        padded = [*rows.values(), *[(picked[0], 0)] * (width - len(rows))]
+        rows: dict[Row, tuple[Trajectory, Conditioning]] = {}
+        for one, named in zip(picked, names, strict=True):
+            for name, told in zip(named, one.conditions.rows, strict=True):
+                rows.setdefault(name, (one, told))
+        padded = [*rows.values(), *[(picked[0], picked[0].conditions.rows[0])] * (width - len(rows))]
         images = torch.cat([shown[one.key] for one, _ in padded])  # (width, C, h, w)
         # float32: time embeddings are computed in it whatever the scheduler's own type, and it holds every timestep.
-        numbers = [float(one.timestep) for one, _ in padded] + [one.recipe.guidance_scale for one in picked if one.rows == 2]
+        numbers = [float(one.timestep) for one, _ in padded] + [scale for one in picked for scale in one.conditions.scales]
         on_cuda = images.device.type == "cuda"  # one copy that the GPU makes when it comes to it: nothing waits for it here
         numbers = torch.tensor(numbers, dtype=torch.float32, pin_memory=on_cuda).to(images.device, non_blocking=True)
-        conditioning = stack([one.conditioning[part] for one, part in padded])
+        conditioning = stack([told for _, told in padded])
         output = self.family.predict(images, numbers[:width], conditioning)
         self.calls += 1
         self.rows_run += width
         self.width = width
         place = {name: i for i, name in enumerate(rows)}
-        guided = guide(output, numbers[width:], [[place[name] for name in parts] for parts in names])
+        combined = self.family.combine(output, numbers[width:], [[place[name] for name in named] for named in names])
         for one in picked:
             one.bucket = max(one.bucket, width)
-        return [(prediction, shown[one.key]) for one, prediction in zip(picked, guided, strict=True)]
+        return [(prediction, shown[one.key]) for one, prediction in zip(picked, combined, strict=True)]
 
     def _advance(self, one: Trajectory, prediction: torch.Tensor, shown: torch.Tensor) -> Advance:
         try:
-            x0 = schedule.predict_x0(one.scheduler, prediction, one.timestep, shown)
+            x0 = self.family.x0(one.scheduler, prediction, one.timestep, shown)
             one.advance(prediction, x0)
             if one.done and not bool(torch.isfinite(one.latents).all()):
                 raise SpoiltPicture("The network gave no numbers (NaN): try another scheduler, more steps, or a lower CFG scale.")
@@ -177,22 +176,6 @@ class Denoiser:
         except Exception as error:  # noqa: BLE001
             return [self._fail(one, error)]
         return [self._advance(one, *prediction)]
-
-
-def guide(output: torch.Tensor, scales: torch.Tensor, rows: Sequence[Sequence[int]]) -> list[torch.Tensor]:
-    """Classifier-free guidance (arXiv:2207.12598, in diffusers' form u + w (c - u)) of each image's rows of one call.
-
-    `rows` are each image's places in `output` (B, C, h, w): (unconditional, conditional), or (conditional) alone; `scales`
-    those of the images that have both, in order.
-    """
-    pairs = [i for i, places in enumerate(rows) if len(places) == 2]
-    results = [output[places[0] : places[0] + 1] for places in rows]
-    if pairs:
-        unconditional, conditional = (torch.cat([output[rows[i][part], None] for i in pairs]) for part in (0, 1))
-        guided = unconditional + scales.view(-1, 1, 1, 1) * (conditional - unconditional)  # (pairs, C, h, w)
-        for place, i in enumerate(pairs):
-            results[i] = guided[place : place + 1]
-    return results
 
 
 def stack(parts: Sequence[Conditioning]) -> Conditioning:

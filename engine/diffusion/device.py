@@ -14,7 +14,7 @@ from PIL import Image
 
 import engine
 from engine.diffusion.denoiser import Denoiser
-from engine.diffusion.families import StableDiffusion
+from engine.diffusion.family import Family
 from engine.diffusion.identity import Identity
 from engine.diffusion.loading import Loaded, load, pick_device, pick_dtype
 from engine.diffusion.memory import free_unused, is_out_of_memory
@@ -42,7 +42,7 @@ class Kept:
     """What is kept of an image: its trajectory, and how to look at it."""
 
     trajectory: Trajectory
-    family: StableDiffusion | None
+    family: Family | None
     """None once its model has made way for another's."""
     previewers: Previewers
     identity: Future[Identity]
@@ -103,7 +103,7 @@ class TorchDevice:
         return self._ended_bytes + sum(self._kept[key].bytes for key in self._live)
 
     def cost(self, recipe: Recipe) -> int:
-        latents = math.prod(self.denoiser.family.latent_shape(recipe))
+        latents = math.prod(self.denoiser.family.traits.latent_shape(recipe))
         return latents * (4 + 2 * scheduler_row(recipe.scheduler).calls(recipe.steps))  # float32, and float16 x0
 
     def load(self, spec: ModelSpec, report: Report) -> Loaded:
@@ -118,7 +118,7 @@ class TorchDevice:
         for kept in self._kept.values():  # they must not hold the old model's memory
             kept.part()
         free_unused(self._device)
-        loaded.previewers.measure(loaded.spec.native_size // loaded.family.scale)  # now, while nothing else keeps the device busy
+        loaded.previewers.measure(loaded.spec.native_size // loaded.family.traits.scale)  # now, while nothing else keeps the device busy
 
     def admit(
         self, key: Key, recipe: Recipe, *, owner: str = "", exact: bool = False, latents: Any | None = None,
@@ -238,7 +238,7 @@ class TorchDevice:
 
     def count_tokens(self, text: str) -> TokenCount | None:
         loaded = self._loaded
-        return loaded.family.tokens.count(text) if loaded else None
+        return loaded.family.count_tokens(text) if loaded else None
 
     def _make_room(self) -> None:
         """Forgets images that have ended, oldest first, while there is no room for all."""

@@ -6,15 +6,15 @@ import hashlib
 import re
 import secrets
 import threading
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
-PARTS = ("scheduler", "text_encoder", "tokenizer", "unet", "vae")
-"""The folders of a Stable Diffusion model that are read; beside them only model_index.json is."""
+WEIGHTS = ".safetensors"
 
-READ = {".json", ".safetensors", ".txt"}
-"""The kinds of files that are read of them: configs and shards' indexes, weights, the tokenizer's lists."""
+READ = {".json", WEIGHTS, ".txt"}
+"""The kinds of files that are read of a model's parts: configs and shards' indexes, weights, the tokenizer's lists."""
 
 Stamps = tuple[tuple[Path, int, int, int, int], ...]
 
@@ -29,40 +29,41 @@ class Identity:
     weights: str
 
 
-def stamps(folder: Path) -> Stamps:
-    """(file, bytes, time changed, time of the last change to its entry, file number) of each file that a model is read from.
+def stamps(folder: Path, parts: Iterable[str]) -> Stamps:
+    """(file, bytes, time changed, time of the last change to its entry, file number) of each file that a model of these parts
+    (Family.parts) is read from.
 
     Equal stamps before and after are files that nobody has touched: writing sets the entry's time, which no program can
     set back, as it can the file's own. Raises OSError for a file that goes meanwhile.
     """
-    parts = [folder / "model_index.json", *(file for part in PARTS for file in (folder / part).glob("*"))]  # through links, too
-    files = sorted(file for file in parts if file.suffix in READ and file.is_file())
+    there = [folder / "model_index.json", *(file for part in parts for file in (folder / part).glob("*"))]  # through links, too
+    files = sorted(file for file in there if file.suffix in READ and file.is_file())
     seen = [(file, file.stat()) for file in files]
     return tuple((file, one.st_size, one.st_mtime_ns, one.st_ctime_ns, one.st_ino) for file, one in seen)
 
 
-def identify(folder: Path, before: Stamps | None = None) -> Identity:
+def identify(folder: Path, parts: Sequence[str], before: Stamps | None = None) -> Identity:
     """Reads every file once. When they are not what they were at the stamps `before`, or cannot be read, nobody knows
     what the model was made of: its weights are then like no others'."""
     try:
-        before = stamps(folder) if before is None else before
+        before = stamps(folder, parts) if before is None else before
         digests = {file.relative_to(folder).as_posix(): _digest(file) for file, *_ in before}
-        unchanged = stamps(folder) == before
+        unchanged = stamps(folder, parts) == before
     except OSError:
         digests, unchanged = {}, False
     whole = hashlib.sha256()
     for name, digest in digests.items():
         whole.update(name.encode() + b"\0" + digest)
-    return Identity(_revision(folder, digests), whole.hexdigest() if unchanged else f"unknown-{secrets.token_hex(16)}")
+    return Identity(_revision(folder, parts[0], digests), whole.hexdigest() if unchanged else f"unknown-{secrets.token_hex(16)}")
 
 
-def identify_beside(folder: Path, before: Stamps) -> Future[Identity]:
+def identify_beside(folder: Path, parts: Sequence[str], before: Stamps) -> Future[Identity]:
     """`identify` in a thread of its own: gigabytes take seconds that only those need to wait for who ask."""
     identity: Future[Identity] = Future()
 
     def work() -> None:
         try:
-            identity.set_result(identify(folder, before))
+            identity.set_result(identify(folder, parts, before))
         except BaseException as error:  # noqa: BLE001 - nobody may wait for ever
             identity.set_exception(error)
 
@@ -70,11 +71,11 @@ def identify_beside(folder: Path, before: Stamps) -> Future[Identity]:
     return identity
 
 
-def _revision(folder: Path, digests: dict[str, bytes]) -> str:
+def _revision(folder: Path, part: str, digests: dict[str, bytes]) -> str:
     snapshots = folder.parent
     if re.fullmatch("[0-9a-f]{40}", folder.name) and snapshots.name == "snapshots" and snapshots.parent.name.startswith("models--"):
         return folder.name
-    network = [digest for name, digest in digests.items() if name.startswith("unet/") and name.endswith(".safetensors")]
+    network = [digest for name, digest in digests.items() if name.startswith(f"{part}/") and name.endswith(WEIGHTS)]
     if not network:
         return "unknown"
     return (network[0] if len(network) == 1 else hashlib.sha256(b"".join(network)).digest()).hex()[:10]

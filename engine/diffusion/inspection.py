@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,15 @@ class Unfit(ValueError):
     """What is wrong with a model, in words that go on from "it cannot be read: "."""
 
 
-STEMS = {"text_encoder": "model", "unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model"}
-"""The networks of a Stable Diffusion folder, and what transformers and diffusers call their weights' files."""
+@dataclass(frozen=True)
+class Network:
+    """What a part of a model's folder must be."""
 
-KINDS = {"text_encoder": {"CLIPTextModel"}, "unet": {"UNet2DConditionModel"}}
-"""The classes that can be drawn with, where not every one can."""
+    stem: str
+    """What transformers ("model") or diffusers ("diffusion_pytorch_model") calls the files of its weights."""
+    kinds: Collection[str] = ()
+    """The classes that can be drawn with, where not every one can."""
+
 
 LARGEST = 1_000_000
 """Of any number in a network's config: the largest that models have is the number of a tokenizer's words, about 50,000."""
@@ -40,43 +45,37 @@ MOST_STEPS = 10_000
 PREDICTIONS = ("epsilon", "v_prediction")
 """What a network may predict: the noise, or v."""
 
-FROM_TEXT_ALONE: Mapping[str, set[str | int | None]] = {
-    "class_embed_type": {None}, "num_class_embeds": {None}, "addition_embed_type": {None, "text"},
-    "encoder_hid_dim_type": {None, "text_proj"}, "time_cond_proj_dim": {None},
-}  # fmt: skip
-"""Settings of a UNet that wants to be told nothing more than a text; the last is the guidance of distilled ones (LCM)."""
 
-
-def inspect_folder(folder: Path, wanted: str | None = None) -> str | None:
+def inspect_folder(folder: Path, networks: Mapping[str, Network], wanted: str | None = None) -> str | None:
     """The variant of the weights to read (None: the plain files; `wanted` before others), from configs and files' headers alone.
 
     Raises Unfit, or whatever reading damaged files raises.
     """
     index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
-    variant = find_variant(folder, wanted)
+    variant = find_variant(folder, networks, wanted)
     scheduler = json.loads((folder / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8"))
     check_numbers("scheduler", {key: value for key, value in scheduler.items() if key != "lambda_min_clipped"})  # -Infinity
     if not 1 <= scheduler.get("num_train_timesteps", 1) <= MOST_STEPS:
         raise Unfit(f"its scheduler's config says num_train_timesteps {scheduler['num_train_timesteps']:,}")
-    for part, stem in STEMS.items():
+    for part, must_be in networks.items():
         library, name = index[part]
-        if name not in KINDS.get(part, {name}):
-            raise Unfit(f"its {part} is a {str(name)[:60]}; only {' or '.join(KINDS[part])} can be drawn with")
+        if must_be.kinds and name not in must_be.kinds:
+            raise Unfit(f"its {part} is a {str(name)[:60]}; only {' or '.join(must_be.kinds)} can be drawn with")
         check_numbers(part, json.loads((folder / part / "config.json").read_text(encoding="utf-8")))
         try:
             network = _without_weights(library, name, folder / part)
         except Exception as error:
             raise Unfit(f"its {part}'s config describes no network ({' '.join(str(error).split())[:150]})") from error
-        _compare(part, network, dict(_headers(folder / part, stem, variant)))
+        _compare(part, network, dict(_headers(folder / part, must_be.stem, variant)))
     return variant
 
 
-def find_variant(folder: Path, wanted: str | None = None) -> str | None:
+def find_variant(folder: Path, networks: Mapping[str, Network], wanted: str | None = None) -> str | None:
     """Of the variants that every network has, or has plain files instead of: `wanted`, else none, else fp16, else any.
 
     Raises Unfit when there is none.
     """
-    found = {part: _variants(folder / part, stem) for part, stem in STEMS.items()}
+    found = {part: _variants(folder / part, network.stem) for part, network in networks.items()}
     every = sorted(set().union(*found.values()) - {None})
     for variant in (wanted, None, "fp16", *every):
         if all({variant, None} & names for names in found.values()) and (variant is None or variant in every):
@@ -97,28 +96,6 @@ def check_numbers(part: str, config: Any) -> None:
             raise Unfit(f"its {part}'s config says {key[:60]} {value:,}")
 
 
-def check_parts(pipeline: Any) -> None:
-    """Raises Unfit where a loaded pipeline's parts do not belong together, or are of a kind that is not drawn with."""
-    unet, vae, encoder, tokenizer = pipeline.unet, pipeline.vae, pipeline.text_encoder.config, pipeline.tokenizer
-    if asked := [key for key, allowed in FROM_TEXT_ALONE.items() if unet.config.get(key) not in allowed]:
-        raise Unfit(f"its network asks for more than a text and CFG ({', '.join(asked)}), which is not supported yet")
-    channels = {unet.config.in_channels, unet.config.out_channels, vae.config.latent_channels}
-    if len(channels) > 1:
-        raise Unfit(
-            f"its network takes {unet.config.in_channels} channels and gives {unet.config.out_channels}, and its VAE has"
-            f" {vae.config.latent_channels}: only models that draw from a text alone are supported, not those that fill in pictures"
-        )
-    width = unet.config.encoder_hid_dim or unet.config.cross_attention_dim
-    if isinstance(width, int) and width != encoder.hidden_size:
-        raise Unfit(f"its network reads texts {width:,} wide, and its text encoder's are {encoder.hidden_size:,}")
-    scale = vae.config.scaling_factor
-    if not isinstance(scale, (int, float)) or not math.isfinite(scale) or scale <= 0:
-        raise Unfit(f"its VAE's scaling_factor is {str(scale)[:40]}")
-    if len(tokenizer) > encoder.vocab_size or tokenizer.model_max_length > encoder.max_position_embeddings:
-        raise Unfit("its tokenizer is not the one of its text encoder")
-    check_scheduler(pipeline.scheduler)
-
-
 def check_scheduler(scheduler: Any) -> None:
     """Raises Unfit for a model's own scheduler when no row of ours can take its place."""
     config, alphas = scheduler.config, getattr(scheduler, "alphas_cumprod", None)
@@ -131,10 +108,10 @@ def check_scheduler(scheduler: Any) -> None:
         raise Unfit(f"its scheduler's config does not say {config.num_train_timesteps:,} noise levels from 0 to 1")
 
 
-def check_weights(pipeline: Any) -> None:
-    """Raises Unfit where a network lacks weights, or has some that are no numbers."""
-    for part in STEMS:
-        weights = dict(getattr(pipeline, part).named_parameters())
+def check_weights(networks: Mapping[str, torch.nn.Module]) -> None:
+    """Raises Unfit where a network that was read lacks weights, or has some that are no numbers."""
+    for part, network in networks.items():
+        weights = dict(network.named_parameters())
         if missing := [name for name, weight in weights.items() if weight.is_meta]:
             raise Unfit(f"its {part}'s files lack {len(missing):,} of its weights, such as {missing[0]}")
         for name, weight in weights.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,15 +12,20 @@ from typing import Any
 
 import torch
 
-from engine.diffusion.families import FAMILIES, StableDiffusion
-from engine.diffusion.identity import Identity, identify_beside, stamps
-from engine.diffusion.inspection import Unfit, check_parts, check_weights, inspect_folder
+from engine.diffusion.family import Family
+from engine.diffusion.identity import READ, WEIGHTS, Identity, identify_beside, stamps
+from engine.diffusion.inspection import Unfit
+from engine.diffusion.memory import is_out_of_memory
 from engine.diffusion.previews import Previewers, linear_factors
+from engine.diffusion.stable_diffusion import StableDiffusion
 from engine.errors import ModelUnavailable
 from engine.recipes.catalog import ModelSpec
 from engine.running.device import Report
 
 log = logging.getLogger(__name__)
+
+FAMILIES: Mapping[str, type[Family]] = {"sd": StableDiffusion}
+"""What reads and draws each kind of model in engine.recipes.families.FAMILIES."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,7 @@ class Loaded:
     """A model ready to draw."""
 
     spec: ModelSpec
-    family: StableDiffusion
+    family: Family
     previewers: Previewers
     identity: Future[Identity]
     """Still being computed when the model is ready."""
@@ -69,14 +74,14 @@ def load(spec: ModelSpec, device: torch.device, dtype: torch.dtype, report: Repo
     """Fetches (on first use), reads and places a model. Raises ModelUnavailable with a sentence."""
     folder = fetch(spec, report)
     report(f"Loading {spec.title} ...", None)
-    before = stamps(folder)
-    identity = identify_beside(folder, before)
-    pipeline = _read(folder, spec, dtype)
-    for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
-        own_weights(part)
-    if stamps(folder) != before:
+    parts = FAMILIES[spec.family].parts
+    before = stamps(folder, parts)
+    identity = identify_beside(folder, parts, before)
+    family = _read(folder, spec, device, dtype)
+    for network in family.networks().values():
+        own_weights(network)
+    if stamps(folder, parts) != before:
         raise ModelUnavailable(f"{spec.title} was changed while it was being read: try again when its files are complete.")
-    family = FAMILIES[spec.family](pipeline, device)
     return Loaded(spec, family, Previewers(family, linear_factors(family, spec.latent_rgb), _tiny_decoder(spec, family)), identity)
 
 
@@ -93,7 +98,7 @@ def fetch(spec: ModelSpec, report: Report) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    wanted = {"repo_id": spec.source, "allow_patterns": _patterns(spec.variant)}
+    wanted = {"repo_id": spec.source, "allow_patterns": _patterns(FAMILIES[spec.family].parts, spec.variant)}
     try:
         return Path(snapshot_download(**wanted, local_files_only=True))
     except (LocalEntryNotFoundError, OSError):
@@ -121,39 +126,26 @@ def own_weights(module: torch.nn.Module) -> None:
             tensor.data = tensor.data.clone()
 
 
-def _read(folder: Path, spec: ModelSpec, dtype: torch.dtype) -> Any:
-    from diffusers import StableDiffusionPipeline
+def _read(folder: Path, spec: ModelSpec, device: torch.device, dtype: torch.dtype) -> Family:
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
-    if not any((folder / "tokenizer").glob("*")):
-        raise ModelUnavailable(f"{spec.title} cannot be read: it has no tokenizer. Copy the whole folder again.")
     try:
-        variant = inspect_folder(folder, None if spec.is_local else spec.variant)
-        pipeline = StableDiffusionPipeline.from_pretrained(
-            folder,
-            dtype=dtype,
-            variant=variant,
-            use_safetensors=True,  # never unpickle somebody's file
-            local_files_only=True,
-            safety_checker=None,
-            requires_safety_checker=False,
-        )
-        check_parts(pipeline)
-        check_weights(pipeline)
+        return FAMILIES[spec.family].read(folder, None if spec.is_local else spec.variant, device, dtype)
     except Unfit as error:
         log.warning("%s: %s", folder, error)
         raise ModelUnavailable(f"{spec.title} cannot be read: {error}.") from error
     except Exception as error:  # somebody's files, read by somebody's code
+        if is_out_of_memory(error):
+            raise
         log.info("%s cannot be read", folder, exc_info=error)
         reason = _without_paths(error, folder)
         raise ModelUnavailable(f"{spec.title} cannot be read: its files are damaged or do not belong together ({reason}).") from error
-    return pipeline
 
 
-def _tiny_decoder(spec: ModelSpec, family: StableDiffusion) -> Any | None:
+def _tiny_decoder(spec: ModelSpec, family: Family) -> Any | None:
     """The catalog's AutoencoderTiny, downloaded (a few MB) where it can be had; previews do without it where not."""
     if spec.tiny_decoder is None:
         return None
@@ -170,14 +162,10 @@ def _tiny_decoder(spec: ModelSpec, family: StableDiffusion) -> Any | None:
     return tiny.to(family.device).eval()
 
 
-def _patterns(variant: str | None) -> list[str]:
-    """The files of a Stable Diffusion folder that are used here: configs, tokenizer and safetensors of one variant."""
-    weights = f"*.{variant}*.safetensors" if variant else "*.safetensors"
-    parts = ("text_encoder", "unet", "vae")
-    return [
-        "model_index.json", "scheduler/*.json", "tokenizer/*",
-        *(f"{part}/*.json" for part in parts), *(f"{part}/{weights}" for part in parts),
-    ]  # fmt: skip
+def _patterns(parts: Iterable[str], variant: str | None) -> list[str]:
+    """The files of a hub's folder that are used here, with the weights of one variant."""
+    weights = f".{variant}*{WEIGHTS}" if variant else WEIGHTS
+    return ["model_index.json", *(f"{part}/*{kind}" for part in parts for kind in (*sorted(READ - {WEIGHTS}), weights))]
 
 
 def _reporting_bar(title: str, size: int, report: Report) -> type:

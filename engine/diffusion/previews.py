@@ -18,7 +18,8 @@ from typing import Any
 import torch
 from PIL import Image
 
-from engine.diffusion.families import StableDiffusion, to_image
+from engine.diffusion.family import Family
+from engine.diffusion.pixels import to_image
 from engine.errors import SpoiltPicture
 
 log = logging.getLogger(__name__)
@@ -31,25 +32,18 @@ MEASURED_SIDE = 8
 MEASURING_SECONDS = 0.25
 """A picture that is expected to take longer is not made only to know what it takes."""
 
-PUBLISHED = {
-    (0.18215, (128, 256, 512, 512)): ((0.298, 0.207, 0.208), (0.187, 0.286, 0.173), (-0.158, 0.189, 0.264), (-0.184, -0.271, -0.473)),
-}
-"""(scaling factor, widths) of a decoder -> the linear map of its latents, as ModelSpec.latent_rgb. All of Stable Diffusion
-1.x and 2.x share one space, whatever their decoders were taught later. Keturn, "Decoding latents to RGB without upscaling",
-discuss.huggingface.co/t/23204: rows L1 to L4 of SD 1.4's VAE."""
-
 
 class Previewers:
     """The previewers of one loaded model and what each costs here."""
 
-    def __init__(self, family: StableDiffusion, factors: torch.Tensor, tiny: Any | None = None):
+    def __init__(self, family: Family, factors: torch.Tensor, tiny: Any | None = None):
         self._factors = factors.to(family.device, torch.float32)  # (C + 1, 3), the last row is the offset
         self.methods: dict[str, Callable[[torch.Tensor], Image.Image]] = {
             "linear": partial(linear, self._factors), "vae": family.decode, **({"tiny": partial(tiny_decode, tiny)} if tiny else {}),
         }  # fmt: skip
         self.seconds = 0.0
         """What the last picture took, or the last failure."""
-        self._device, self._channels = family.device, family.latent_channels
+        self._device, self._channels = family.device, family.traits.latent_channels
         self._costs = {name: Cost() for name in self.methods}
 
     @torch.inference_mode()
@@ -165,26 +159,25 @@ def tiny_decode(tiny: Any, x0: torch.Tensor) -> Image.Image:
 
 
 @torch.inference_mode()
-def fit_linear(family: StableDiffusion) -> torch.Tensor:
+def fit_linear(family: Family) -> torch.Tensor:
     """The least-squares map latent -> mean colour of the pixels it decodes to. # (C + 1, 3), offset last
 
     Fitted on one decode of 16 x 16 random smooth latents, since neighbouring latents of real pictures are alike: 256
     points for five unknowns a colour. Eight decodes fit no better, and loading waits for them.
     """
     generator = torch.Generator("cpu").manual_seed(0)
-    coarse = torch.randn(1, family.latent_channels, 4, 4, generator=generator)
+    coarse = torch.randn(1, family.traits.latent_channels, 4, 4, generator=generator)
     latents = torch.nn.functional.interpolate(coarse, size=(16, 16), mode="bicubic")
     latents = latents / latents.std()  # latents are scaled to unit variance (arXiv:2112.10752, appendix G)
     pixels = family.decode_pixels(latents).float().cpu()  # (1, 3, 16 f, 16 f)
-    colours = torch.nn.functional.avg_pool2d(pixels, family.scale)  # (1, 3, 16, 16)
-    inputs = latents.permute(0, 2, 3, 1).reshape(-1, family.latent_channels)  # (256, C)
+    colours = torch.nn.functional.avg_pool2d(pixels, family.traits.scale)  # (1, 3, 16, 16)
+    inputs = latents.permute(0, 2, 3, 1).reshape(-1, family.traits.latent_channels)  # (256, C)
     inputs = torch.cat([inputs, torch.ones(len(inputs), 1)], dim=1)
     targets = colours.permute(0, 2, 3, 1).reshape(-1, 3)
     return torch.linalg.lstsq(inputs, targets).solution
 
 
-def linear_factors(family: StableDiffusion, published: Sequence[Sequence[float]] | None = None) -> torch.Tensor:
-    """The catalog's map, else the published one of this decoder's latents, else one fitted now. # (C + 1, 3)"""
-    config = family.vae.config
-    published = published or PUBLISHED.get((config.scaling_factor, tuple(config.block_out_channels)))
+def linear_factors(family: Family, published: Sequence[Sequence[float]] | None = None) -> torch.Tensor:
+    """The catalog's map, else the published one of the family's latents, else one fitted now. # (C + 1, 3)"""
+    published = published or family.traits.latent_rgb
     return fit_linear(family) if published is None else torch.tensor([*published, (0.0, 0.0, 0.0)])

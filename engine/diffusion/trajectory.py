@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
-from engine.diffusion.families import Conditioning
-from engine.recipes.families import Needs
+from engine.diffusion.family import Conditions
 from engine.recipes.recipe import Recipe
 from engine.running.device import Key
 from engine.running.packing import Load, load_of
@@ -27,9 +26,7 @@ class Trajectory:
     step_options: Mapping[str, Any]
     """What every call of the scheduler's `step` takes besides the prediction."""
     latents: torch.Tensor  # (1, C, h, w), as the scheduler holds them
-    needs: Needs
-    conditioning: tuple[Conditioning, ...]
-    """One row of the network's batch each, as `needs` names them."""
+    conditions: Conditions
     origin: Hashable
     """What its latents before the first step depend on; images of one origin are shown to the network once then."""
     job: str = ""
@@ -43,12 +40,13 @@ class Trajectory:
 
     @property
     def rows(self) -> int:
-        return len(self.conditioning)
+        """Of the network's batch, that it takes."""
+        return len(self.conditions.rows)
 
     def load(self) -> Load:
         """What it asks of the next network call."""
         options = {"exact": self.exact, "owner": self.owner, "job": self.job, "together": self.together}
-        return load_of(self.recipe, self.needs, self.key, self.step, origin=self.origin, **options)
+        return load_of(self.recipe, self.conditions.needs, self.key, self.step, origin=self.origin, **options)
 
     def __post_init__(self) -> None:
         self.total = len(self.scheduler.timesteps)
@@ -67,14 +65,15 @@ class Trajectory:
         return self.scheduler.scale_model_input(self.latents, self.timestep)
 
     def advance(self, prediction: torch.Tensor, x0: torch.Tensor) -> None:
-        """One scheduler step with the guided prediction (1, C, h, w)."""
+        """One scheduler step with the combined prediction (1, C, h, w)."""
         self.latents = self.scheduler.step(prediction, self.timestep, self.latents, return_dict=False, **self.step_options)[0]
         self.x0.append(x0.to(torch.float16))
         self.step += 1
 
     def rest(self) -> None:
         """Lets go of what only stepping needs, and of the GPU's memory: an image that has ended is kept to be looked at."""
-        self.scheduler, self.step_options, self.conditioning = None, {}, ()
+        self.scheduler, self.step_options = None, {}
+        self.conditions = replace(self.conditions, rows=())
         self.latents = self.latents.cpu()
         if self.x0 and self.x0[0].device.type != "cpu":
             self.x0 = list(torch.cat(self.x0).cpu().split(1))  # one copy, not one a step

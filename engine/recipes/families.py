@@ -1,22 +1,24 @@
 """FAMILIES: kinds of models, by what is known of them without their networks: which pipelines are of it, and what an image asks for.
 
-engine.diffusion.families has the networks; a row here lets a plan be counted before torch is imported.
+engine.diffusion.loading.FAMILIES has what reads and draws them; a row here lets a plan be counted before torch is imported.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 from engine.recipes.recipe import Recipe
 
+Told = TypeVar("Told", bound=Hashable, covariant=True)
+
 
 @dataclass(frozen=True)
-class Needs:
+class Needs(Generic[Told]):
     """What an image needs of each of its network calls."""
 
-    rows: tuple[Hashable, ...]
+    rows: tuple[Told, ...]
     """A row of the network's batch each, by all that the network is told in it beside latents and timestep: rows of one name are told
     the same. No two of an image's own are of one name."""
     group: Hashable
@@ -42,7 +44,7 @@ class Text(NamedTuple):
     clip_skip: int = 1
 
 
-def classifier_free(recipe: Recipe) -> Needs:
+def classifier_free(recipe: Recipe) -> Needs[Text]:
     """(unconditional, conditional) where guided, (conditional,) where not; images of one size share a call.
 
     CLIP skip is for the prompt alone, as in diffusers' pipelines.

@@ -11,8 +11,7 @@ import numpy
 import pytest
 import torch
 
-from engine.diffusion.denoiser import Denoiser, guide, stack
-from engine.diffusion.device import TorchDevice
+from engine.diffusion.denoiser import Denoiser, stack
 from engine.errors import InvalidRequest, OutOfMemory, SpoiltPicture
 from engine.recipes.recipe import Recipe
 from engine.running.packing import PROBED_AFTER
@@ -243,19 +242,6 @@ def test_calls_are_as_wide_again_once_there_is_memory_again(family, padded):
     assert runs[2][0] == 8
 
 
-def test_a_fault_of_the_text_encoder_for_want_of_memory_is_a_sentence(family, monkeypatch):
-    device = TorchDevice("cpu")
-    device._denoiser = Denoiser(family)
-
-    def encode(*text):
-        raise out_of_memory("cuda")
-
-    monkeypatch.setattr(family._family, "encode", encode)
-    with pytest.raises(OutOfMemory, match="memory is full: try again"):
-        device.admit("it", image())
-    assert len(device.denoiser) == 0
-
-
 def test_exact_that_does_not_fit_names_exact(family):
     def fault(model_input, conditioning):
         if len(model_input) > 4:
@@ -369,29 +355,6 @@ def test_a_guided_exact_image_needs_two_rows(family):
         Denoiser(family, exact_rows=1).admit("it", image(), exact=True)
 
 
-def test_guide_is_the_formula_for_each_image():
-    output = torch.randn(7, 4, 2, 2, generator=torch.Generator().manual_seed(0))  # the last row is padding
-    scales, rows = torch.tensor([7.5, 2.0]), [(0, 1), (2,), (3, 4), (5,)]  # without a pair there is nothing to scale
-    first, second, third, fourth = guide(output, scales, rows)
-    assert torch.allclose(first, output[0:1] + 7.5 * (output[1:2] - output[0:1]))
-    assert torch.equal(second, output[2:3])
-    assert torch.allclose(third, output[3:4] + 2.0 * (output[4:5] - output[3:4]))
-    assert torch.equal(fourth, output[5:6])
-
-
-def test_guide_without_guidance_is_the_output():
-    output = torch.randn(3, 4, 2, 2)
-    assert torch.equal(torch.cat(guide(output, torch.tensor([]), [[0], [1], [2]])), output)
-
-
-def test_guide_takes_a_row_that_several_images_share():
-    output = torch.randn(2, 4, 2, 2, generator=torch.Generator().manual_seed(0))
-    unguided, mild, strong = guide(output, torch.tensor([3.0, 9.0]), [(1,), (0, 1), (0, 1)])
-    assert torch.equal(unguided, output[1:2])
-    assert torch.allclose(mild, output[0:1] + 3 * (output[1:2] - output[0:1]))
-    assert torch.allclose(strong, output[0:1] + 9 * (output[1:2] - output[0:1]))
-
-
 def test_stack_makes_one_batch_of_one_row_parts():
     parts = [{"a": torch.full((1, 2), float(i))} for i in (3, 4)]
     assert stack(parts)["a"][:, 0].tolist() == [3, 4]
@@ -420,14 +383,3 @@ def test_latents_handed_in_are_not_changed(family):
     denoiser.admit("it", image(scheduler="DDIM"), latents=noise)
     finish(denoiser)
     assert torch.equal(noise, torch.ones_like(noise))
-
-
-def test_the_same_text_is_encoded_once(family, monkeypatch):
-    encoded = []
-    family._family._encoded.clear()
-    original = family._family._encode
-    monkeypatch.setattr(family._family, "_encode", lambda *text: encoded.append(text) or original(*text))
-    denoiser = Denoiser(family)
-    for seed in range(3):
-        denoiser.admit(seed, image(seed, prompt="a cat", negative_prompt="dog"))
-    assert encoded == [("a cat", 1), ("dog", 1)]

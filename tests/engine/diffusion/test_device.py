@@ -13,15 +13,17 @@ import torch
 from diffusers.image_processor import VaeImageProcessor
 
 from engine.diffusion import device as device_module
+from engine.diffusion import stable_diffusion
 from engine.diffusion.device import TorchDevice
-from engine.diffusion.families import StableDiffusion
 from engine.diffusion.identity import Identity
 from engine.diffusion.loading import Loaded
 from engine.diffusion.previews import Previewers
+from engine.diffusion.stable_diffusion import StableDiffusion
 from engine.errors import InvalidRequest, ModelUnavailable, OutOfMemory, SpoiltPicture
 from engine.pictures.metadata import read_record
 from engine.pictures.outputs import open_picture
 from engine.recipes.plan import Cell, Plan
+from engine.recipes.recipe import Recipe
 from engine.running.engine import Engine
 from engine.running.events import Cancelled, Failed, Finished, Notice
 from engine.running.previewing import PreviewOptions
@@ -54,19 +56,36 @@ def device(tiny_models):
     return device
 
 
+def image(seed: int, **changes) -> Recipe:
+    usual = {"prompt": "an owl", "steps": STEPS, "scheduler": "Euler a", "guidance_scale": 5, "width": SIZE, "height": SIZE}
+    return Recipe(**{**usual, "seed": seed, **changes})
+
+
 def admit(device: TorchDevice, *keys: int, **changes) -> None:
     for key in keys:
-        recipe = device._loaded.spec.recipe(**{"prompt": "an owl", "seed": key, "steps": STEPS, "scheduler": "Euler a", **changes})
-        device.admit(key, recipe)
+        device.admit(key, image(key, **changes))
 
 
 def draw(device: TorchDevice, *keys: int, **changes) -> None:
     """Draws images to their end, and drops them in this order, as the worker does."""
     admit(device, *keys, **changes)
-    while any(not device._kept[key].trajectory.done for key in keys):
+    while any(not device.denoiser[key].done for key in keys):
         device.tick()
     for key in keys:
         device.settle(key)
+
+
+def kept(device: TorchDevice) -> list[int]:
+    """The images, of ten, that can still be looked at."""
+
+    def is_kept(key: int) -> bool:
+        try:
+            device.latents(key)
+        except KeyError:
+            return False
+        return True
+
+    return [key for key in range(10) if is_kept(key)]
 
 
 ONE = STEPS * 4 * 16 * 16 * 2 + 4 * 16 * 16 * 4
@@ -78,20 +97,21 @@ ONE = STEPS * 4 * 16 * 16 * 2 + 4 * 16 * 16 * 4
 
 def test_what_an_image_takes(device):
     admit(device, 0)
-    assert device._kept[0].bytes == 4 * 16 * 16 * 4
+    begun = device.kept_bytes
+    assert begun == 4 * 16 * 16 * 4
+    device.forget(0)
     draw(device, 1)
-    kept = device._kept[1]
-    assert kept.bytes == ONE == sum(x0.nbytes for x0 in kept.trajectory.x0) + kept.trajectory.latents.nbytes
+    assert device.kept_bytes == ONE
 
 
 def test_the_oldest_images_go_when_there_is_no_more_room(device, monkeypatch):
     monkeypatch.setattr(device_module, "KEPT_BYTES", 3 * ONE)
     draw(device, 0, 1, 2)
-    assert list(device._kept) == [0, 1, 2]
+    assert kept(device) == [0, 1, 2]
     draw(device, 3)
-    assert list(device._kept) == [1, 2, 3]
+    assert kept(device) == [1, 2, 3]
     draw(device, 4, 5)
-    assert list(device._kept) == [3, 4, 5]
+    assert kept(device) == [3, 4, 5]
     for look in (device.preview_costs, device.latents, device.facts, lambda key: device.preview(key, "linear", 1)):
         with pytest.raises(KeyError):
             look(0)
@@ -102,13 +122,13 @@ def test_images_under_way_never_go(device, monkeypatch):
     admit(device, 0, 1)
     device.tick()
     draw(device, 2)
-    assert list(device._kept) == [0, 1]
+    assert kept(device) == [0, 1]
     assert device.preview(0, "linear", 1).size == (16, 16)
     while device.tick():
         pass
     assert device.picture(0).size == (SIZE, SIZE)  # until they are dropped
     device.settle(0)
-    assert list(device._kept) == [1]
+    assert kept(device) == [1]
 
 
 def test_images_under_way_count_against_the_room(device, monkeypatch):
@@ -118,7 +138,7 @@ def test_images_under_way_count_against_the_room(device, monkeypatch):
     while device.tick():
         pass
     device.settle(2)
-    assert list(device._kept) == [1, 2, 3]
+    assert kept(device) == [1, 2, 3]
 
 
 def test_what_is_forgotten_makes_room(device, monkeypatch):
@@ -126,7 +146,7 @@ def test_what_is_forgotten_makes_room(device, monkeypatch):
     draw(device, 0, 1)
     device.forget(0)
     draw(device, 2)
-    assert list(device._kept) == [1, 2]
+    assert kept(device) == [1, 2]
     device.forget(7)
     device.settle(7)
 
@@ -135,7 +155,7 @@ def test_larger_images_make_more_room(device, monkeypatch):
     monkeypatch.setattr(device_module, "KEPT_BYTES", 5 * ONE)
     draw(device, 0, 1, 2)
     draw(device, 3, width=2 * SIZE, height=2 * SIZE)  # four times as much
-    assert list(device._kept) == [2, 3]
+    assert kept(device) == [2, 3]
 
 
 def test_a_stopped_image_is_developed_even_when_there_is_no_room_to_keep_it(tiny_models, catalog, tmp_path, monkeypatch):
@@ -158,7 +178,7 @@ def test_images_under_way_take_the_room_of_those_that_have_ended_as_they_grow(de
     admit(device, 3, steps=9)
     seen = []
     while device.tick():
-        seen.append(list(device._kept))
+        seen.append(kept(device))
         assert device.kept_bytes <= 3 * ONE
     # An image is as large as five float16 predictions when it has ended, and as two before it has begun.
     assert seen == [[1, 2, 3]] * 3 + [[2, 3]] * 5 + [[3]]
@@ -168,13 +188,11 @@ def test_images_under_way_take_the_room_of_those_that_have_ended_as_they_grow(de
 def test_what_an_image_will_take_is_known_beforehand(device, changes):
     """The bytes of the tensors themselves are the oracle."""
     admit(device, 0, **changes)
-    kept = device._kept[0]
-    wanted = device.cost(kept.trajectory.recipe)
+    wanted, trajectory = device.cost(image(0, **changes)), device.denoiser[0]
     draw(device, 1)
     while device.tick():
         pass
-    held = [kept.trajectory.latents, *kept.trajectory.x0]
-    assert wanted == kept.bytes == sum(one.nbytes for one in held)
+    assert wanted == sum(one.nbytes for one in (trajectory.latents, *trajectory.x0))
     assert device.kept_bytes == wanted + ONE
     device.forget(0)
     assert device.kept_bytes == ONE
@@ -185,15 +203,16 @@ def test_what_an_image_will_take_is_known_beforehand(device, changes):
 # Images that have ended.
 
 
-def test_what_only_stepping_needs_is_let_go(device):
+def test_what_only_stepping_needs_is_let_go(device, monkeypatch):
     admit(device, 0)
-    trajectory = device._kept[0].trajectory
-    held = [weakref.ref(trajectory.scheduler), *(weakref.ref(part["encoder_hidden_states"]) for part in trajectory.conditioning)]
+    trajectory = device.denoiser[0]
+    held = [weakref.ref(trajectory.scheduler), *(weakref.ref(told["encoder_hidden_states"]) for told in trajectory.conditions.rows)]
     while device.tick():
         pass
     device.settle(0)
-    assert (trajectory.scheduler, dict(trajectory.step_options), trajectory.conditioning) == (None, {}, ())
-    device.denoiser.family._encoded.clear()  # the encoded prompts are kept for the next image
+    assert (trajectory.scheduler, dict(trajectory.step_options), trajectory.conditions.rows) == (None, {}, ())
+    monkeypatch.setattr(stable_diffusion, "CACHED_PROMPTS", 1)  # the encoded prompts are kept for the next image
+    device.denoiser.family.encode("another")
     gc.collect()
     assert [one() for one in held] == [None] * 3
     assert (trajectory.done, trajectory.step, trajectory.total) == (True, STEPS, STEPS)
@@ -251,10 +270,12 @@ def test_images_of_a_model_that_made_way_are_looked_at_through_the_linear_map(de
     assert [device.preview(key, "vae", 1).size for key in (0, 1)] == [(16, 16)] * 2
 
 
-def test_nothing_holds_the_weights_of_a_model_that_made_way(device, tiny_models):
-    old = device._loaded.family
-    held = [weakref.ref(one) for one in (old, old.unet, old.vae, old.text_encoder, device._loaded, device.denoiser)]
-    del old
+def test_nothing_holds_the_weights_of_a_model_that_made_way(tiny_models):
+    device, loaded = TorchDevice("cpu"), load(tiny_models)
+    device.install(loaded)
+    old = loaded.family
+    held = [weakref.ref(one) for one in (old, old.unet, old.vae, old.text_encoder, loaded, device.denoiser)]
+    del old, loaded
     draw(device, 0)
     admit(device, 1)
     device.tick()
@@ -327,7 +348,7 @@ def test_a_picture_that_does_not_fit_is_decoded_in_tiles(device, monkeypatch, er
     vae.enable_tiling()
     vae.tile_latent_min_size, vae.tile_sample_min_size = 8, 16
     with torch.inference_mode():
-        pixels = vae.decode(device._kept[0].trajectory.latents / vae.config.scaling_factor).sample
+        pixels = vae.decode(torch.as_tensor(device.latents(0))[None] / vae.config.scaling_factor).sample
     vae.disable_tiling()
     assert (VaeImageProcessor().postprocess(pixels, "np")[0] * 255).round() == pytest.approx(tiled, abs=1)
     assert numpy.corrcoef(tiled.ravel(), whole.ravel())[0, 1] > 0.8
@@ -431,7 +452,7 @@ def test_a_decoder_that_overflows_in_half_precision_is_tried_in_float32(tiny_mod
     usual = device.picture(1).tobytes()
     plain = make_pipeline().vae.to(torch.bfloat16).float()
     with torch.inference_mode():
-        expected = plain.decode(device._kept[0].trajectory.latents / plain.config.scaling_factor).sample
+        expected = plain.decode(torch.as_tensor(device.latents(0))[None] / plain.config.scaling_factor).sample
     decoder, forward = family.vae.decoder, family.vae.decoder.forward
     dtypes = []
 
@@ -454,6 +475,16 @@ def test_numbers_that_are_none_in_float32_either_spoil_the_picture(device, monke
     monkeypatch.setattr(decoder, "forward", lambda *arguments, **options: forward(*arguments, **options) * float("nan"))
     with pytest.raises(SpoiltPicture, match="NaN"):
         device.picture(0)
+
+
+def test_a_text_encoder_for_which_there_is_no_memory_is_a_sentence(device, monkeypatch):
+    def read(*arguments, **options):
+        raise OUT_OF_MEMORY[0]
+
+    monkeypatch.setattr(device.denoiser.family.text_encoder, "forward", read)
+    with pytest.raises(OutOfMemory, match="memory is full: try again"):
+        device.admit("it", image(0))
+    assert len(device.denoiser) == 0
 
 
 # What is known beforehand.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import copy
 import gc
-from types import SimpleNamespace
 
 import numpy
 import pytest
@@ -11,8 +11,10 @@ import torch
 
 from engine.diffusion.denoiser import Denoiser
 from engine.diffusion.device import TorchDevice
+from engine.diffusion.family import Conditions
 from engine.diffusion.loading import load
 from engine.errors import OutOfMemory
+from engine.recipes.families import classifier_free
 from engine.recipes.recipe import Recipe
 from engine.recipes.schedulers import SCHEDULERS
 from engine.running.packing import PROBED_AFTER
@@ -81,9 +83,10 @@ def test_the_noise_of_a_brownian_tree_is_the_cpus(cuda, catalog, name):
     recipe = catalog.default.recipe(seed=11, steps=6, scheduler=name)
     ended = []
     for device in (torch.device("cpu"), torch.device("cuda")):
-        family = SimpleNamespace(**{one: getattr(cuda.denoiser.family, one) for one in ("scheduler_config", "latent_shape")})
+        family = copy.copy(cuda.denoiser.family)
         family.device = device
-        family.encode = lambda text, clip_skip=1, device=device: {"none": torch.zeros(1, device=device)}
+        told = {"none": torch.zeros(1, device=device)}
+        family.conditions = lambda recipe, told=told: Conditions(classifier_free(recipe), (told,) * 2, (1.0,))
         family.predict = lambda latents, timesteps, conditioning: torch.zeros_like(latents)
         denoiser = Denoiser(family, padded=False)
         trajectory = denoiser.admit("it", recipe)
@@ -166,7 +169,7 @@ def test_out_of_memory_loses_nothing_and_is_over_when_there_is_memory_again(cuda
     assert ends.keys() == set(range(8))
     assert all(error is None or isinstance(error, OutOfMemory) for error in ends.values())
     assert packer.most_rows(1024 * 1024) < usual or all(ends.values())
-    assert packer.most_rows(64 * 64) == cuda._loaded.spec.rows_on("cuda")
+    assert packer.most_rows(64 * 64) == catalog.default.rows_on("cuda")
     for key in ends:
         cuda.forget(key)
     assert all(numpy.array_equal(ours, theirs) for ours, theirs in zip(draw(cuda, *small), before, strict=True))

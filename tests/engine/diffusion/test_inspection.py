@@ -15,8 +15,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from engine.diffusion.inspection import Unfit, check_parts, find_variant, inspect_folder
+from engine.diffusion.inspection import Unfit, find_variant, inspect_folder
 from engine.diffusion.loading import load
+from engine.diffusion.stable_diffusion import NETWORKS, check_parts
 from engine.errors import ModelUnavailable
 from engine.recipes.catalog import ModelSpec
 from tests.tiny import make_pipeline
@@ -290,18 +291,18 @@ def test_a_variant_in_several_files_is_found(folder, variant):
         (folder / "unet" / file).rename(folder / "unet" / file.replace("model-", f"model.{variant}-"))
     index = json.dumps({"metadata": {}, "weight_map": renamed})
     (folder / "unet" / f"diffusion_pytorch_model.safetensors.index.{variant}.json").write_text(index, encoding="utf-8")
-    assert inspect_folder(folder) == variant
+    assert inspect_folder(folder, NETWORKS) == variant
     assert read(folder).family
 
 
 def test_plain_weights_come_before_variants_unless_one_is_wanted(folder):
     rename(folder, dict.fromkeys(WEIGHTS, "fp16"), copy=True)
     rename(folder, dict.fromkeys(WEIGHTS, "bf16"), copy=True)
-    assert find_variant(folder) is None
-    assert find_variant(folder, "bf16") == "bf16"
-    assert find_variant(folder, "fp8") is None
+    assert find_variant(folder, NETWORKS) is None
+    assert find_variant(folder, NETWORKS, "bf16") == "bf16"
+    assert find_variant(folder, NETWORKS, "fp8") is None
     (folder / WEIGHTS["vae"]).unlink()
-    assert find_variant(folder) == "fp16"
+    assert find_variant(folder, NETWORKS) == "fp16"
 
 
 def test_networks_of_different_variants_are_refused(folder):

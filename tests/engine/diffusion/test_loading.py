@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -20,12 +21,15 @@ from safetensors.torch import load_file
 from engine.diffusion import identity as identity_module
 from engine.diffusion import loading
 from engine.diffusion.device import TorchDevice
-from engine.diffusion.identity import identify, stamps
 from engine.diffusion.loading import fetch, load, pick_device, pick_dtype
+from engine.diffusion.stable_diffusion import StableDiffusion
 from engine.errors import ModelUnavailable
 from engine.recipes.catalog import ModelSpec, local_model
 from tests.conftest import ROOT
 from tests.tiny import SIZE, make_pipeline
+
+identify = partial(identity_module.identify, parts=StableDiffusion.parts)
+stamps = partial(identity_module.stamps, parts=StableDiffusion.parts)
 
 CPU = torch.device("cpu")
 NETWORK = "unet/diffusion_pytorch_model.safetensors"
@@ -68,7 +72,7 @@ def test_the_embedded_model_loads(catalog):
     told = []
     loaded = load(catalog.default, CPU, torch.float32, lambda text, part: told.append(text))
     assert loaded.spec is catalog.default
-    assert loaded.family.latent_shape(catalog.default.recipe()) == (4, 16, 16)
+    assert loaded.family.traits.latent_shape(catalog.default.recipe()) == (4, 16, 16)
     assert {parameter.dtype for parameter in loaded.family.unet.parameters()} == {torch.float32}
     assert not loaded.family.unet.training
     assert told == [f"Loading {catalog.default.title} ..."]
@@ -259,23 +263,23 @@ def test_what_changes_while_it_is_looked_at_is_like_no_other_model(folder):
     content = (folder / NETWORK).read_bytes()
     (folder / NETWORK).write_bytes(content[:-1] + b"\x77")
     os.utime(folder / NETWORK, ns=(times.st_atime_ns, times.st_mtime_ns))  # as if nothing had happened
-    first, second = (identify(folder, before).weights for _ in range(2))
+    first, second = (identify(folder, before=before).weights for _ in range(2))
     assert len({first, second, identify(folder).weights}) == 3
 
 
 def test_what_cannot_be_read_is_like_no_other_model(folder):
     before = stamps(folder)
     (folder / NETWORK).unlink()
-    assert identify(folder, before).weights != identify(folder, before).weights
+    assert identify(folder, before=before).weights != identify(folder, before=before).weights
 
 
 def test_a_model_that_changes_while_it_is_read_is_refused(folder, monkeypatch):
     read_it = loading._read
 
     def reading(*arguments):
-        pipeline = read_it(*arguments)
+        family = read_it(*arguments)
         append(folder / "tokenizer" / "merges.txt")
-        return pipeline
+        return family
 
     monkeypatch.setattr(loading, "_read", reading)
     assert "The model was changed while it was being read: try again" in refusal(folder)
@@ -302,10 +306,10 @@ def test_nothing_waits_for_the_hash_but_who_asks_for_it(saved, monkeypatch):
     monkeypatch.setattr(identity_module, "_digest", lambda file: may_hash.wait(20) and one(file))
     device = TorchDevice("cpu")
     device.install(device.load(spec_of(saved), lambda text, part: None))
-    device.admit("it", device._loaded.spec.recipe(steps=1, width=SIZE, height=SIZE))
+    device.admit("it", spec_of(saved).recipe(steps=1, width=SIZE, height=SIZE))
     device.tick()
     device.picture("it")
-    assert not device._loaded.identity.done()
+    assert not device.facts("it").done()
     may_hash.set()
     assert device.facts("it").result().weights == identify(saved).weights
 

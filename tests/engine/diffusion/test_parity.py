@@ -14,7 +14,7 @@ from diffusers import EulerDiscreteScheduler
 from transformers import CLIPTextModel
 
 from engine.diffusion.denoiser import Denoiser
-from engine.diffusion.families import StableDiffusion
+from engine.diffusion.stable_diffusion import StableDiffusion
 from engine.recipes.catalog import local_model
 from engine.recipes.recipe import Recipe
 from engine.recipes.schedulers import SCHEDULERS

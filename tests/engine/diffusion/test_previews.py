@@ -17,6 +17,7 @@ from engine.diffusion.denoiser import Denoiser
 from engine.diffusion.device import TorchDevice
 from engine.diffusion.loading import load
 from engine.diffusion.previews import Previewers, fit_linear, linear_factors
+from engine.diffusion.stable_diffusion import traits_of
 from engine.errors import OutOfMemory, SpoiltPicture
 from engine.recipes.plan import plan_images
 from engine.running.engine import Engine
@@ -86,7 +87,7 @@ def test_the_linear_fit_explains_the_decode(starter_family, starter_factors, gen
     shown = numpy.asarray(Previewers(starter_family, starter_factors).show("linear", generated), numpy.float32)
     with torch.inference_mode():
         decoded = starter_family.decode_pixels(generated)
-    pooled = torch.nn.functional.avg_pool2d(decoded, starter_family.scale)[0].permute(1, 2, 0).numpy()
+    pooled = torch.nn.functional.avg_pool2d(decoded, starter_family.traits.scale)[0].permute(1, 2, 0).numpy()
     assert shown.shape == pooled.shape == (16, 16, 3)
     for channel in range(3):
         assert numpy.corrcoef(shown[..., channel].ravel(), pooled[..., channel].ravel())[0, 1] > 0.8
@@ -107,7 +108,7 @@ def test_stable_diffusions_decoders_have_a_published_map(monkeypatch):
         vae = AutoencoderKL(
             block_out_channels=(128, 256, 512, 512), down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4
         )  # fmt: skip
-    factors = linear_factors(SimpleNamespace(vae=vae))
+    factors = linear_factors(SimpleNamespace(traits=traits_of(vae)))
     # ComfyUI's latent_formats.SD15.latent_rgb_factors, fitted by others, draw the same colours.
     others = [[0.3512, 0.2297, 0.3227], [0.3250, 0.4974, 0.2350], [-0.2829, 0.1762, 0.2721], [-0.2120, -0.2616, -0.7177]]
     assert numpy.corrcoef(factors[:4].ravel(), numpy.ravel(others))[0, 1] > 0.9
