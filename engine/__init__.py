@@ -9,6 +9,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from engine.version import VERSION
+
 if TYPE_CHECKING:
     from engine.errors import EngineError, InvalidRequest, ModelUnavailable, NotSaved, OutOfMemory, SpoiltPicture, UnreadablePicture
     from engine.local import open_engine
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from engine.running.previewing import PreviewOptions
     from engine.sheets.sheet import sheet_image
 
-__version__ = "0.2.0.dev0"
+__version__ = VERSION
 
 __all__ = [
     "AxisLine",

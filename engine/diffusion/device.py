@@ -12,7 +12,6 @@ import torch
 import transformers
 from PIL import Image
 
-import engine
 from engine.diffusion.denoiser import Denoiser
 from engine.diffusion.family import Family
 from engine.diffusion.identity import Identity
@@ -27,6 +26,7 @@ from engine.recipes.recipe import Recipe
 from engine.recipes.schedulers import scheduler_row
 from engine.running.device import Advance, Key, Report, TokenCount
 from engine.running.packing import EXACT_ROWS, Packer
+from engine.version import VERSION
 
 KEPT_BYTES = 256 * 2**20
 """Of all images' steps, under way and ended: 100 pictures of 512 x 512 pixels and 50 steps take 160 MB. Only those that
@@ -201,7 +201,7 @@ class TorchDevice:
         name = torch.cuda.get_device_name(self._device) if self.kind == "cuda" else "cpu"
         dtype = str(self._dtype).removeprefix("torch.")
         versions = {
-            "darkroom": engine.__version__, "torch": torch.__version__,
+            "darkroom": VERSION, "torch": torch.__version__,
             "diffusers": diffusers.__version__, "transformers": transformers.__version__,
         }  # fmt: skip
         facts: Future[DeviceFacts] = Future()

@@ -12,12 +12,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import engine
 from engine.errors import InvalidRequest, UnreadablePicture
 from engine.pictures.leftovers import Pairs, model_of, tool_of, untaken
 from engine.pictures.made import Provenance
 from engine.recipes.recipe import Recipe, Settings, read_number
 from engine.recipes.schedulers import scheduler_from_infotext, scheduler_row
+from engine.version import VERSION
 
 MAX_RECORD = 512 * 1024
 """Characters of a text chunk that are looked at. Our own longest is a grid's: three lines of MAX_LINE = 20,000 characters, four
@@ -77,7 +77,7 @@ def infotext(recipe: Recipe, provenance: Provenance | None = None, more: Mapping
         "RNG": "CPU",
         "Stopped at": f"{provenance.step} of {provenance.total}" if provenance and provenance.unfinished else None,
         **(more or {}),
-        "Version": f"Darkroom {engine.__version__}",
+        "Version": f"Darkroom {VERSION}",
     }
     lines.append(", ".join(f"{key}: {_quoted(value)}" for key, value in pairs.items() if value is not None))
     return "\n".join(lines)
