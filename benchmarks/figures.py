@@ -126,7 +126,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _checkout(text: str) -> Path:
     folder = Path(text).resolve()
-    if not (folder / "engine" / "engine.py").is_file():
+    if not (folder / "engine" / "__init__.py").is_file():
         raise argparse.ArgumentTypeError(f"{text} is no checkout of Darkroom")
     return folder
 

@@ -23,7 +23,7 @@ from engine.running.previewing import PreviewOptions
 def define(add_parser: Callable[..., argparse.ArgumentParser]) -> None:
     """Adds the command to those of the command line."""
     command = add_parser("generate", help="make pictures of one prompt")
-    command.add_argument("--prompt", required=True)
+    command.add_argument("--prompt", required=True, help="what to draw")
     add_recipe_flags(command)
     command.add_argument("--count", type=int, default=1, help="pictures, with seeds SEED, SEED+1, ...; default: 1")
     add_place_flags(command)
