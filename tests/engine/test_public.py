@@ -11,6 +11,7 @@ import pytest
 
 import engine
 from tests.conftest import ROOT
+from tests.fake_device import fake_engine
 from tests.fresh_interpreter import modules_left_after
 
 
@@ -44,6 +45,22 @@ def test_what_is_not_public_is_missed_as_anywhere() -> None:
 def test_the_name_alone_loads_nothing_and_all_names_together_no_torch() -> None:
     assert modules_left_after("import engine", "pydantic", "PIL", "engine.errors") == set()
     assert modules_left_after("from engine import *", "torch", "gradio", "pydantic") == {"pydantic"}
+
+
+def test_a_grid_can_be_made_and_read_again_with_public_names_alone(tmp_path: Path) -> None:
+    with fake_engine(tmp_path) as darkroom:
+        offer = engine.Offer(darkroom.catalog, darkroom.limits)
+        recipe = darkroom.catalog.default.recipe(prompt="an owl", style=engine.Style(name="ink", prompt="{prompt}, ink"), steps=2)
+        grid = engine.Grid(recipe=recipe, x=engine.AxisLine(axis="cfg", values="3, 5"))
+        job = darkroom.submit(engine.plan_grid(grid, offer), previews=engine.PreviewOptions("off"))
+        told = {type(event) for event in job.events()}
+        assert {engine.Queued, engine.Preview, engine.Finished} <= told <= set(get_args(engine.Event))
+        for cell, made in job.made().items():
+            assert engine.open_picture(made).size == (recipe.width, recipe.height)
+            assert engine.read_picture(made.path).settings == dict(job.plan.cell(cell).recipe)
+        assert engine.sheet_image(job.plan, job.made()).width > 2 * recipe.width
+        with pytest.raises(engine.InvalidRequest, match="no axis “size of owls”"):
+            engine.plan_grid(engine.Grid(recipe=recipe, x=engine.AxisLine(axis="size of owls", values="3")), offer)
 
 
 def test_the_example_of_the_readme_needs_only_public_names() -> None:
