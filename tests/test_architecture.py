@@ -117,8 +117,8 @@ MAY_IMPORT = {
     "diffusion": {"recipes", "running", "pictures"},
     "cli": {"recipes", "pictures", "running", "sheets"},
 }
-"""Of the engine's rooms: nothing climbs. `errors` is everybody's; what stands beside the rooms puts them together, and only the
-command line knows the one of it that opens an engine."""
+"""Of the engine's rooms: nothing climbs. `errors` and `version` are everybody's; what stands beside the rooms puts them together, and
+only the command line knows the one of it that opens an engine."""
 
 
 def test_the_rooms_of_the_engine_know_only_those_below_them() -> None:
