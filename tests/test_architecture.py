@@ -141,6 +141,12 @@ def test_nobody_knows_the_command_line_but_its_entry() -> None:
     assert breaches(files, {"engine.cli", "engine.__main__"}) == []
 
 
+def test_only_the_loader_knows_a_model_family_by_name() -> None:
+    """All others in diffusion know what a Family is."""
+    one = "engine.diffusion.stable_diffusion"
+    assert [shown(file) for file in DIFFUSION for name, _ in imports_of(file) if name == one] == ["engine/diffusion/loading.py"]
+
+
 def test_diffusion_never_imports_the_page() -> None:
     assert breaches(DIFFUSION, {"gradio", "ui", "app"}) == []
 

@@ -94,6 +94,7 @@ class Denoiser:
         picked = [self._live[key] for key in call.images]
         pixels = picked[0].recipe.width * picked[0].recipe.height
         failure: Exception | None = None
+        predictions: list[tuple[torch.Tensor, torch.Tensor]] = []
         try:
             predictions = self._predict(picked, call.width)
         except Exception as error:  # noqa: BLE001 - whatever one image's numbers provoke must not end the others

@@ -76,13 +76,13 @@ def find_variant(folder: Path, networks: Mapping[str, Network], wanted: str | No
     Raises Unfit when there is none.
     """
     found = {part: _variants(folder / part, network.stem) for part, network in networks.items()}
-    every = sorted(set().union(*found.values()) - {None})
+    every = sorted({name for names in found.values() for name in names if name})
     for variant in (wanted, None, "fp16", *every):
         if all({variant, None} & names for names in found.values()) and (variant is None or variant in every):
             return variant
     missing = [part for part, names in found.items() if not names]
     if not missing:
-        there = ", ".join(f"{part}: {min(names)}" for part, names in found.items() if None not in names)
+        there = ", ".join(f"{part}: {min(filter(None, names))}" for part, names in found.items() if None not in names)
         raise Unfit(f"its networks have no variant of their weights in common ({there})")
     if any(file.suffix in {".bin", ".ckpt"} for part in missing for file in (folder / part).glob("*")):
         raise Unfit(f"its {missing[0]} has no weights in safetensors, and pickled ones (.bin, .ckpt), which may run code, are not read")

@@ -156,7 +156,7 @@ def _tiny_decoder(spec: ModelSpec, family: Family) -> Any | None:
     try:
         if not folder.is_dir():
             folder = Path(snapshot_download(spec.tiny_decoder, allow_patterns=["*.json", "*.safetensors"]))
-        tiny = AutoencoderTiny.from_pretrained(folder, dtype=family.dtype, use_safetensors=True, local_files_only=True)
+        tiny: Any = AutoencoderTiny.from_pretrained(folder, dtype=family.dtype, use_safetensors=True, local_files_only=True)
     except (OSError, ValueError, ConnectionError):
         return None
     return tiny.to(family.device).eval()

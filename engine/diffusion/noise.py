@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 
@@ -27,7 +29,8 @@ class BrownianNoise:
 
         self._device = latents.device
         on_cpu = torch.zeros(latents.shape, dtype=torch.float32)
-        self._tree = BrownianTreeNoiseSampler(on_cpu, sigma_min=sigmas[sigmas > 0].min(), sigma_max=sigmas.max(), seed=seed)
+        least, most = float(sigmas[sigmas > 0].min()), float(sigmas.max())
+        self._tree: Any = BrownianTreeNoiseSampler(on_cpu, sigma_min=least, sigma_max=most, seed=seed)
 
     def __call__(self, sigma: torch.Tensor, sigma_next: torch.Tensor) -> torch.Tensor:
         """Standard normal on the latents' device. # (1, C, h, w)"""

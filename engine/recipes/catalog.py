@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from engine.errors import InvalidRequest, ModelUnavailable
-from engine.recipes.families import FAMILY_OF_PIPELINE
+from engine.recipes.families import FAMILIES, FAMILY_OF_PIPELINE
 from engine.recipes.recipe import MAX_SEED, SIZE_MULTIPLE, Bounds, Recipe, Settings, Style, bounds, label
 from engine.recipes.schedulers import DEFAULT_SCHEDULER, own_scheduler
 
@@ -48,6 +48,13 @@ class ModelSpec(BaseModel):
     max_rows: dict[str, int] = Field(default_factory=lambda: {"cpu": 2, "cuda": 16})
     """Largest network batch by kind of device, at its native size: where more rows stop paying, or stop fitting."""
     examples: tuple[str, ...] = ()
+
+    @field_validator("family")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        if name not in FAMILIES:
+            raise ValueError(f"there is no model family “{name}” here; there is {', '.join(FAMILIES)}")
+        return name
 
     @property
     def is_local(self) -> bool:

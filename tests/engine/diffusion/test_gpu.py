@@ -188,7 +188,7 @@ def test_a_picture_that_does_not_fit_is_decoded_in_tiles(cuda, catalog, little_m
     cuda.picture("it")
     little_memory((torch.cuda.max_memory_allocated() - held) // 2)
     tiled = numpy.asarray(cuda.picture("it"), float)
-    assert cuda.facts("it").tiled
+    assert cuda.facts("it").result().tiled
     assert numpy.corrcoef(whole.ravel(), tiled.ravel())[0, 1] > 0.9
     cuda.forget("it")
 

@@ -88,6 +88,11 @@ def test_an_unknown_model_is_answered_with_the_nearest_name(catalog: Catalog) ->
         catalog.find("startre")
 
 
+def test_a_family_that_there_is_not_is_refused_with_those_that_there_are() -> None:
+    with pytest.raises(ValueError, match="there is no model family “sdx” here; there is sd"):
+        ModelSpec(name="it", title="It", source="somebody/it", family="sdx")
+
+
 def test_a_model_like_no_other_is_answered_with_all_names(catalog: Catalog) -> None:
     with pytest.raises(InvalidRequest) as caught:
         catalog.find("q" * 1000)
