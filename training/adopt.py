@@ -14,6 +14,7 @@ from engine.errors import InvalidRequest
 from training.diffusion import diffusion_run
 from training.export import ADOPTED, TINY, TRAINING
 from training.loop import Run
+from training.networks import TextAndUnet
 from training.tiny import tiny_run
 from training.tokenizer import load_tokenizer, save_tokenizer
 from training.vae import vae_run
@@ -31,11 +32,9 @@ def adopt(work: Work, model: Path) -> None:
         raise InvalidRequest(f"{work.folder} holds {', '.join(begun)} already: move them away to go on from {model} instead.")
     if missing := [name for name in ("model_index.json", TRAINING, TINY) if not (model / name).exists()]:
         raise InvalidRequest(f"{model} is no folder that the export stage wrote: it lacks {', '.join(missing)}.")
-    trained = nn.ModuleDict(
-        {
-            "text_encoder": CLIPTextModel.from_pretrained(model / "text_encoder", dtype=torch.float32, use_safetensors=True),
-            "unet": UNet2DConditionModel.from_pretrained(model / "unet", torch_dtype=torch.float32, use_safetensors=True),
-        }
+    trained = TextAndUnet(
+        CLIPTextModel.from_pretrained(model / "text_encoder", dtype=torch.float32, use_safetensors=True),
+        UNet2DConditionModel.from_pretrained(model / "unet", torch_dtype=torch.float32, use_safetensors=True),
     )
     vae = AutoencoderKL.from_pretrained(model / "vae", torch_dtype=torch.float32, use_safetensors=True)
     tiny = AutoencoderTiny.from_pretrained(model / TINY, torch_dtype=torch.float32, use_safetensors=True)

@@ -126,7 +126,7 @@ def _svg(icon: dict, icons: dict) -> str:
 def render_svg(svg: str, size: int) -> Image.Image:
     """A square RGBA picture. Raises ValueError for what resvg cannot draw, InvalidRequest without resvg-py."""
     try:
-        import resvg_py
+        import resvg_py  # pyright: ignore[reportMissingImports] - only who trains has it (training/requirements.txt)
     except ImportError as error:
         raise InvalidRequest("Drawing SVG needs resvg-py: pip install -r training/requirements.txt.") from error
     png = resvg_py.svg_to_bytes(svg_string=svg, width=size, height=size, skip_system_fonts=True)
@@ -151,7 +151,8 @@ def _webp(image: Image.Image) -> bytes:
 
 def make_manifest(config: Config, sources: Sources, known: list[Subject], drawn: set[tuple[str, str]], failed: list[str]) -> Manifest:
     """Of what was drawn, by code and style: subjects with too few styles are left out, held-out pictures marked."""
-    kept, pictures = [], []
+    kept: list[Subject] = []
+    pictures: list[Picture] = []
     for subject in known:
         styles = [style for style in sources.styles if (subject.code, style) in drawn]
         if len(styles) < config.subjects.min_styles:
@@ -161,7 +162,7 @@ def make_manifest(config: Config, sources: Sources, known: list[Subject], drawn:
         pictures += [
             Picture(file=f"{subject.code}-{style}.webp", code=subject.code, style=style, held_out=style in away) for style in styles
         ]
-    return Manifest(size=config.picture_size, sources=sources, subjects=kept, pictures=pictures, failed=failed)
+    return Manifest(size=config.picture_size, sources=sources, subjects=tuple(kept), pictures=tuple(pictures), failed=tuple(failed))
 
 
 def write_archive(folder: Path, manifest: Manifest, drawn: dict[tuple[str, str], bytes]) -> None:

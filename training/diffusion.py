@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 from diffusers.models.attention_processor import AttnProcessor
-from torch import nn
 
 from training.loop import Run, compiled, train
-from training.networks import make_scheduler, make_text_encoder, make_unet
+from training.networks import TextAndUnet, make_scheduler, make_text_encoder, make_unet
 from training.questions import known_codes
 from training.scenes import Stage
 from training.settings import DiffusionTraining
@@ -41,12 +40,12 @@ def scenes_in_turn(stage: Stage, scenes: int, settings: DiffusionTraining) -> to
     return torch.tensor([row for row in range(scenes) for _ in range(times(row))])
 
 
-def diffusion_run(work: Work) -> Run:
+def diffusion_run(work: Work) -> Run[TextAndUnet]:
     profile = work.profile
     torch.manual_seed(profile.diffusion.seed)
     tokenizer = load_tokenizer(work.file("tokenizer"))
-    model = nn.ModuleDict({"text_encoder": make_text_encoder(profile, tokenizer), "unet": make_unet(profile)})
-    model = model.to(memory_format=torch.channels_last)  # what convolutions in bfloat16 are fastest with
+    model = TextAndUnet(make_text_encoder(profile, tokenizer), make_unet(profile))
+    model = model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - torch's stub leaves this one out; it is what convolutions in bfloat16 are fastest with
     made_with = work.made_with(profile.vae, profile.vae_training, profile.text, profile.unet, profile.diffusion)
     return Run("diffusion", model, profile.diffusion, made_with, work.folder, work.device, work.stop_at)
 
@@ -59,7 +58,7 @@ class DiffusionLoss:
 
     def __init__(
         self,
-        model: nn.ModuleDict,
+        model: TextAndUnet,
         latents: torch.Tensor,
         tokens: torch.Tensor,
         settings: DiffusionTraining,
@@ -71,9 +70,9 @@ class DiffusionLoss:
         self._settings, self._device = settings, device
         self._alphas = make_scheduler().alphas_cumprod.to(device)
         if device.type == "cpu":  # a tenth faster a step: in bfloat16 fused attention's backward pass is slow there
-            model["unet"].set_attn_processor(AttnProcessor())
-            model["text_encoder"].set_attn_implementation("eager")
-        self._text, self._unet = compiled(model["text_encoder"], device), compiled(model["unet"], device)
+            model.unet.set_attn_processor(AttnProcessor())
+            model.text_encoder.set_attn_implementation("eager")
+        self._text, self._unet = compiled(model.text_encoder, device), compiled(model.unet, device)
 
     def __call__(self, step: int, draws: torch.Generator) -> torch.Tensor:
         batch = self._settings.batch

@@ -70,7 +70,8 @@ class Painter:
                 guidance_scale=guidance,
                 num_inference_steps=steps,
                 generator=[torch.Generator().manual_seed(one.seed) for one in part],
-            ).images
+                return_dict=False,
+            )[0]
             drawn += [np.asarray(image.convert("RGB")) for image in images]
         return np.stack(drawn)
 

@@ -12,7 +12,7 @@ from diffusers import StableDiffusionPipeline
 from engine.errors import InvalidRequest
 from training.diffusion import diffusion_run
 from training.files import write_json
-from training.loop import Run
+from training.loop import Network, Run
 from training.networks import make_scheduler
 from training.tiny import tiny_run
 from training.tokenizer import load_tokenizer, save_tokenizer
@@ -33,8 +33,10 @@ def export(work: Work) -> Path:
     tiny = _finished(tiny_run(work))
     tokenizer = load_tokenizer(work.file("tokenizer"))
     pipeline = StableDiffusionPipeline(
-        vae=_as_kept(folded_vae(work)), text_encoder=_as_kept(model["text_encoder"]), tokenizer=tokenizer, unet=_as_kept(model["unet"]),
-        scheduler=make_scheduler(), safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+        vae=_as_kept(folded_vae(work)), text_encoder=_as_kept(model.text_encoder), tokenizer=tokenizer, unet=_as_kept(model.unet),
+        # Its annotations name an enumeration for the scheduler, and do not say that the other two may be None.
+        scheduler=make_scheduler(), safety_checker=None, feature_extractor=None,  # pyright: ignore[reportArgumentType]
+        requires_safety_checker=False,
     )  # fmt: skip
     folder, beside = work.folder / "model", work.folder / ".model.part"
     shutil.rmtree(beside, ignore_errors=True)
@@ -55,7 +57,7 @@ def export(work: Work) -> Path:
     return folder
 
 
-def _finished(run: Run) -> torch.nn.Module:
+def _finished(run: Run[Network]) -> Network:
     if not run.finished:
         raise InvalidRequest(f"The stage {run.name} has done {run.step:,} of {run.schedule.steps:,} steps: run it again to finish it.")
     return run.averaged()
@@ -67,6 +69,7 @@ def _rewrite(config: Path, **settings: object) -> None:
     write_json(config, {key: value for key, value in changed.items() if key not in settings or value is not None})
 
 
-def _as_kept(network: torch.nn.Module) -> torch.nn.Module:
+def _as_kept(network: Network) -> Network:
     """float16 on the CPU: half the size, and the weights lose nothing that shows."""
-    return torch.nn.Module.half(network.cpu())  # diffusers' own `half` warns of layers to be kept in float32, of which there are none
+    torch.nn.Module.half(network.cpu())  # diffusers' own `half` warns of layers to be kept in float32, of which there are none
+    return network

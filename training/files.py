@@ -13,7 +13,7 @@ import torch
 from engine.errors import InvalidRequest
 
 
-def write_whole(file: Path, write: Callable[[Path], None]) -> None:
+def write_whole(file: Path, write: Callable[[Path], object]) -> None:
     """Lets `write` make a file beside `file`, then puts it in its place: an interruption leaves the old one."""
     file.parent.mkdir(parents=True, exist_ok=True)
     beside = file.with_name(f".{file.name}.part")

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import nn
@@ -25,16 +25,18 @@ from training.settings import Schedule
 SEED_STRIDE = 1_000_003
 """Between the seeds of two trainings: more than any has steps, and prime, so that streams do not meet."""
 
+Network = TypeVar("Network", bound=nn.Module)
+
 Loss = Callable[[int, torch.Generator], torch.Tensor]
 """From the step and its own generator (on the CPU) to the loss."""
 
 
 @dataclass
-class Run:
+class Run(Generic[Network]):
     """One training under way. `model` holds the weights, `average` their EMA, both by the names of `model`'s state."""
 
     name: str
-    model: nn.Module
+    model: Network
     schedule: Schedule
     made_with: str
     folder: Path
@@ -75,7 +77,7 @@ class Run:
             },
         )  # fmt: skip
 
-    def averaged(self) -> nn.Module:
+    def averaged(self) -> Network:
         """The model with the EMA's weights in it, for use; training cannot go on with it."""
         with torch.no_grad():
             for name, value in self.model.named_parameters():

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from training.settings import Profile
@@ -12,9 +15,11 @@ def make_vae(profile: Profile) -> AutoencoderKL:
     """Without attention: a picture's far ends have nothing to tell each other at this size. `scaling_factor` is 1."""
     settings = profile.vae
     sizes = len(settings.channels)
-    return AutoencoderKL(
-        block_out_channels=settings.channels, latent_channels=settings.latent_channels, layers_per_block=settings.layers,
-        norm_num_groups=settings.groups, down_block_types=("DownEncoderBlock2D",) * sizes, up_block_types=("UpDecoderBlock2D",) * sizes,
+    return AutoencoderKL(  # whose annotations say tuple[int], a tuple of one, where they mean tuple[int, ...]
+        block_out_channels=settings.channels,  # pyright: ignore[reportArgumentType]
+        down_block_types=("DownEncoderBlock2D",) * sizes,  # pyright: ignore[reportArgumentType]
+        up_block_types=("UpDecoderBlock2D",) * sizes,  # pyright: ignore[reportArgumentType]
+        latent_channels=settings.latent_channels, layers_per_block=settings.layers, norm_num_groups=settings.groups,
         sample_size=profile.size, mid_block_add_attention=False, scaling_factor=1.0,
     )  # fmt: skip
 
@@ -30,7 +35,8 @@ def make_unet(profile: Profile) -> UNet2DConditionModel:
     up = tuple("CrossAttnUpBlock2D" if attention else "UpBlock2D" for attention in reversed(settings.attention))
     return UNet2DConditionModel(
         sample_size=latent_side(profile), in_channels=profile.vae.latent_channels, out_channels=profile.vae.latent_channels,
-        block_out_channels=settings.channels, layers_per_block=settings.layers, attention_head_dim=settings.heads,
+        block_out_channels=settings.channels, layers_per_block=settings.layers,
+        attention_head_dim=settings.heads,  # pyright: ignore[reportArgumentType] - as in make_vae
         down_block_types=down, up_block_types=up, cross_attention_dim=profile.text.width, norm_num_groups=settings.groups,
         use_linear_projection=True, addition_embed_type="text" if settings.pooled_text else None,
         addition_embed_type_num_heads=profile.text.heads,
@@ -42,9 +48,30 @@ def make_text_encoder(profile: Profile, tokenizer: CLIPTokenizer) -> CLIPTextMod
     config = CLIPTextConfig(
         vocab_size=len(tokenizer), hidden_size=settings.width, intermediate_size=4 * settings.width, num_hidden_layers=settings.layers,
         num_attention_heads=settings.heads, max_position_embeddings=settings.tokens, projection_dim=settings.width, hidden_act="gelu",
-        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+        # The ids of single tokens, which transformers' annotations do not tell from those of several.
+        bos_token_id=tokenizer.bos_token_id,  # pyright: ignore[reportArgumentType]
+        eos_token_id=tokenizer.eos_token_id,  # pyright: ignore[reportArgumentType]
+        pad_token_id=tokenizer.pad_token_id,  # pyright: ignore[reportArgumentType]
     )  # fmt: skip
     return CLIPTextModel(config)
+
+
+class TextAndUnet(nn.Module):
+    """What the diffusion stage trains: a text encoder and a U-Net, together."""
+
+    def __init__(self, text_encoder: CLIPTextModel, unet: UNet2DConditionModel):
+        super().__init__()
+        self.text_encoder, self.unet = text_encoder, unet
+
+
+def posterior_of(vae: AutoencoderKL, pictures: torch.Tensor) -> DiagonalGaussianDistribution:
+    """What a VAE makes of pictures: the distribution of their latents."""
+    return vae.encode(pictures, return_dict=False)[0]
+
+
+def decoded(decoder: AutoencoderKL | AutoencoderTiny, latents: torch.Tensor) -> torch.Tensor:
+    """What a decoder makes of latents. # (n, C, h, w) -> (n, 3, H, W)"""
+    return decoder.decode(latents, return_dict=False)[0]  # pyright: ignore[reportArgumentType] - it takes any tensor, not FloatTensor alone
 
 
 def make_tiny(profile: Profile) -> AutoencoderTiny:

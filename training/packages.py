@@ -30,7 +30,10 @@ class Package:
 
     def read(self, path: str) -> bytes:
         """A file below the package's root. Raises KeyError where there is none."""
-        with self._tar.extractfile(f"package/{path}") as stream:
+        stream = self._tar.extractfile(f"package/{path}")
+        if stream is None:
+            raise KeyError(f"{path} is a folder")
+        with stream:
             return stream.read()
 
     def json(self, path: str) -> Any:

@@ -141,7 +141,8 @@ class Stage:
             return "white", BACKGROUNDS["white"]
         taken = {part.colour or self.colours[part.picture] for part in parts} | {"white"}
         name = rng.choice([colour for colour in BACKGROUNDS if colour not in taken])
-        return name, tuple(min(255, max(0, value + rng.randint(-WOBBLE, WOBBLE))) for value in BACKGROUNDS[name])
+        red, green, blue = (min(255, max(0, value + rng.randint(-WOBBLE, WOBBLE))) for value in BACKGROUNDS[name])
+        return name, (red, green, blue)
 
 
 def narrowed(manifest: Manifest, profile: Profile) -> Manifest:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from PIL import Image
@@ -53,7 +53,7 @@ def likeness(pixels: np.ndarray) -> np.ndarray:
     return (np.asarray(small, np.float32) / 255).ravel()
 
 
-def likenesses(pictures: Sequence[np.ndarray]) -> np.ndarray:
+def likenesses(pictures: Iterable[np.ndarray]) -> np.ndarray:
     """# (n, SIDE * SIDE * 3)"""
     return np.stack([likeness(one) for one in pictures])
 

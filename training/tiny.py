@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from diffusers import AutoencoderTiny
 from torch.nn import functional
 
 from training.loop import Run, train
-from training.networks import make_tiny
+from training.networks import decoded, make_tiny
 from training.vae import folded_vae
 from training.work import Work, as_input
 
@@ -21,15 +22,15 @@ def train_tiny(work: Work) -> bool:
         rows = np.sort(torch.randint(len(latents), (run.schedule.batch,), generator=draws).numpy())
         given = torch.from_numpy(np.ascontiguousarray(latents[rows])).to(work.device).float()
         with torch.no_grad():
-            shown = vae.decode(given).sample.float()
-        drawn = run.model.decode(given).sample.float()
-        encoded = run.model.encode(as_input(np.ascontiguousarray(pixels[rows]), work.device)).latents.float()
+            shown = decoded(vae, given).float()
+        drawn = decoded(run.model, given).float()
+        encoded = run.model.encode(as_input(np.ascontiguousarray(pixels[rows]), work.device), return_dict=False)[0].float()
         return functional.mse_loss(drawn, shown) + 0.3 * functional.l1_loss(drawn, shown) + 0.1 * functional.mse_loss(encoded, given)
 
     return train(run, loss_of, work.say)
 
 
-def tiny_run(work: Work) -> Run:
+def tiny_run(work: Work) -> Run[AutoencoderTiny]:
     profile = work.profile
     torch.manual_seed(profile.tiny_training.seed)
     made_with = work.made_with(profile.vae, profile.vae_training, profile.tiny, profile.tiny_training)

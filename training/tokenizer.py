@@ -40,7 +40,8 @@ def learn(texts: Iterable[str], vocabulary: int, positions: int) -> CLIPTokenize
     kept = set(tokens) | set(merged)
     merges = [pair for pair in merges if {*pair, "".join(pair)} <= kept]
     order = {token: number for number, token in enumerate([*tokens, *merged, START, END])}
-    return CLIPTokenizer(vocab=order, merges=merges, model_max_length=positions)
+    # Pairs, as its own from_pretrained hands them over, whatever the annotation says.
+    return CLIPTokenizer(vocab=order, merges=merges, model_max_length=positions)  # pyright: ignore[reportArgumentType]
 
 
 def save_tokenizer(tokenizer: CLIPTokenizer, folder: Path) -> None:

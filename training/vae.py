@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from training.files import load_checkpoint, save_checkpoint, write_whole
 from training.loop import Run, compiled, train
-from training.networks import latent_side, make_vae
+from training.networks import decoded, latent_side, make_vae, posterior_of
 from training.tokenizer import load_tokenizer
 from training.work import Work, as_input
 
@@ -34,9 +34,9 @@ def train_vae(work: Work) -> bool:
         mean, log_variance = encode(batch).float().chunk(2, dim=1)
         log_variance = log_variance.clamp(-30, 20)  # as diffusers' own posterior
         noise = torch.randn(mean.shape, generator=draws).to(work.device)
-        decoded = decode(mean + (0.5 * log_variance).exp() * noise)
+        shown = decode(mean + (0.5 * log_variance).exp() * noise)
         divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
-        return reconstruction_loss(decoded.float(), batch, done) + settings.kl * divergence
+        return reconstruction_loss(shown.float(), batch, done) + settings.kl * divergence
 
     return train(run, loss_of, work.say)
 
@@ -46,24 +46,24 @@ class _Half(nn.Module):
 
     def __init__(self, vae: AutoencoderKL, direction: str):
         super().__init__()
-        first, second = (vae.encoder, vae.quant_conv) if direction == "encode" else (vae.post_quant_conv, vae.decoder)
-        self.first, self.second = first, second
+        into, out = _latents_convolutions(vae)
+        self.first, self.second = (vae.encoder, into) if direction == "encode" else (out, vae.decoder)
 
     def forward(self, batch: torch.Tensor) -> torch.Tensor:
         return self.second(self.first(batch))
 
 
-def vae_run(work: Work) -> Run:
+def vae_run(work: Work) -> Run[AutoencoderKL]:
     profile = work.profile
     torch.manual_seed(profile.vae_training.seed)
     made_with = work.made_with(profile.vae, profile.vae_training)
     return Run("vae", make_vae(profile), profile.vae_training, made_with, work.folder, work.device, work.stop_at)
 
 
-def reconstruction_loss(decoded: torch.Tensor, wanted: torch.Tensor, done: float) -> torch.Tensor:
+def reconstruction_loss(shown: torch.Tensor, wanted: torch.Tensor, done: float) -> torch.Tensor:
     """4 MSE + (0.3 to 1) L1 + (0 to 0.3) L1 of the differences of neighbours, as training goes on from 0 to 1."""
-    edges = sum(functional.l1_loss(decoded.diff(dim=axis), wanted.diff(dim=axis)) for axis in (2, 3))
-    return 4 * functional.mse_loss(decoded, wanted) + (0.3 + 0.7 * done) * functional.l1_loss(decoded, wanted) + 0.3 * done * edges
+    edges = sum(functional.l1_loss(shown.diff(dim=axis), wanted.diff(dim=axis)) for axis in (2, 3))
+    return 4 * functional.mse_loss(shown, wanted) + (0.3 + 0.7 * done) * functional.l1_loss(shown, wanted) + 0.3 * done * edges
 
 
 def encode_scenes(work: Work) -> None:
@@ -86,10 +86,12 @@ def encode_scenes(work: Work) -> None:
 
 def folded_vae(work: Work) -> AutoencoderKL:
     """The trained VAE whose latents have mean 0 and spread 1. Raises InvalidRequest where there is none."""
-    file = work.file("vae-folded.pt")
+    kept = load_checkpoint(work.file("vae-folded.pt"), work.made_with(work.profile.vae, work.profile.vae_training))
+    assert kept is not None, "work.file has looked for it"
     vae = make_vae(work.profile)
-    vae.load_state_dict(load_checkpoint(file, work.made_with(work.profile.vae, work.profile.vae_training))["model"])
-    return vae.to(work.device).eval()
+    vae.load_state_dict(kept["model"])
+    nn.Module.to(vae, work.device)  # diffusers' own `to` is wrapped so that no checker sees its arguments
+    return vae.eval()
 
 
 @torch.no_grad()
@@ -98,7 +100,9 @@ def fold_spread(vae: AutoencoderKL, latents: torch.Tensor) -> None:
     mean, spread = latents.float().mean((0, 2, 3)), latents.float().std((0, 2, 3))
     mean, spread = mean.to(vae.device), spread.to(vae.device)
     channels = len(mean)
-    into, out = vae.quant_conv, vae.post_quant_conv
+    into, out = _latents_convolutions(vae)
+    assert into.bias is not None
+    assert out.bias is not None
     into.weight[:channels] /= spread.view(-1, 1, 1, 1)
     into.bias[:channels] = (into.bias[:channels] - mean) / spread
     into.bias[channels:] -= 2 * spread.log()  # the second half is the logarithm of the variance
@@ -106,19 +110,26 @@ def fold_spread(vae: AutoencoderKL, latents: torch.Tensor) -> None:
     out.weight *= spread.view(1, -1, 1, 1)
 
 
+def _latents_convolutions(vae: AutoencoderKL) -> tuple[nn.Conv2d, nn.Conv2d]:
+    """The 1 x 1 convolutions that latents leave the encoder by, and enter the decoder by."""
+    assert vae.quant_conv is not None, "make_vae makes both"
+    assert vae.post_quant_conv is not None
+    return vae.quant_conv, vae.post_quant_conv
+
+
 @torch.no_grad()
 def _encoded(vae: AutoencoderKL, pixels: np.ndarray, device: torch.device) -> torch.Tensor:
     """Means of the latents, on the CPU. # (n, C, h, w) float16"""
     starts = range(0, len(pixels), ENCODED_AT_ONCE)
     return torch.cat(
-        [vae.encode(as_input(pixels[at : at + ENCODED_AT_ONCE].copy(), device)).latent_dist.mean.half().cpu() for at in starts]
+        [posterior_of(vae, as_input(pixels[at : at + ENCODED_AT_ONCE].copy(), device)).mean.half().cpu() for at in starts]
     )
 
 
 @torch.no_grad()
 def _mean_error(vae: AutoencoderKL, pixels: np.ndarray, device: torch.device) -> float:
     batch = as_input(pixels.copy(), device)
-    return functional.mse_loss(vae.decode(vae.encode(batch).latent_dist.mean).sample.clamp(-1, 1), batch).item()
+    return functional.mse_loss(decoded(vae, posterior_of(vae, batch).mean).clamp(-1, 1), batch).item()
 
 
 def _cropped(pixels: np.ndarray, batch: int, crop: int, draws: torch.Generator) -> np.ndarray:

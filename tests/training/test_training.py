@@ -244,7 +244,7 @@ def test_a_finished_model_is_gone_on_from(work, tmp_path) -> None:
     begun = diffusion_run(later)
     assert begun.step == schedule.restart_at
     kept = load_file(model / "unet/diffusion_pytorch_model.safetensors")
-    assert all(torch.equal(value.half(), kept[name]) for name, value in begun.model["unet"].state_dict().items())
+    assert all(torch.equal(value.half(), kept[name]) for name, value in begun.model.unet.state_dict().items())
     (later.folder / "captions.json").symlink_to(work.folder / "captions.json")
     encode_scenes(later)
     assert np.abs(later.array("latents.npy").astype(float) - work.array("latents.npy")).max() < 0.05, "it is the same VAE"
