@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ from engine.recipes.plan import Cell, Plan, plan_images
 from engine.running.engine import Engine
 from engine.running.events import TERMINAL, Event, Notice, Preview
 from engine.running.job import Job
+from engine.running.messages import Ask
+from engine.running.questions import Looks
 from tests.fake_device import SAFETY, FakeDevice, fake_engine
 
 
@@ -43,6 +47,23 @@ def wait_for(job: Job, reached: Callable[[Event], bool]) -> Event:
         for event in events:
             if reached(event):
                 return event
+
+
+@dataclass(frozen=True)
+class Put:
+    """A question to a worker in another thread: what a test has to ask its device."""
+
+    what: Callable[[FakeDevice], Any]
+
+    def answer(self, device: FakeDevice, looks: Looks) -> Any:
+        return self.what(device)
+
+
+def put(engine: Engine, what: Callable[[FakeDevice], Any]) -> Future[Any]:
+    """The answer of `what`, asked of the device between two ticks."""
+    ticket, answer = engine._expect()
+    engine._send(ticket, Ask(ticket, Put(what)))
+    return answer
 
 
 def at_step(step: int, cell: int = 0) -> Callable[[Event], bool]:

@@ -38,17 +38,21 @@ SWEEP_EVERY, SWEPT = 100, 200
 class History:
     """One index file, of the pictures below `folder`: others' are not found. Thread-safe.
 
-    Trouble with the file (a full disk, damage) is logged and costs only the reuse.
+    Trouble with the file (a full disk, damage) is logged and costs only the reuse. Unpickled elsewhere it is the same index, opened anew.
     """
 
     def __init__(self, file: Path, folder: Path):
         self._file = file
+        self._pictures = folder
         self._folder = str(folder.resolve())
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         self._broken = False
         self._remembered = 0
         self._swept_to = ""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return History, (self._file, self._pictures)
 
     def remember(self, made: Made, facts: DeviceFacts) -> None:
         """Notes a finished picture that is on disk, and what computed it; any other is no replacement for making it, nor is

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Iterator
 from operator import attrgetter
 
 from engine.running.device import Key
-from engine.running.job import Job
 from engine.running.packing import ADMITTED_A_TICK, Turns
 from engine.running.task import Task
 
@@ -63,7 +62,7 @@ class Admission:
         with self._lock:
             for task in tasks:
                 task.number = next(self._numbers)
-                line = self._lines.setdefault(task.owner, {}).setdefault(task.job.id, {})
+                line = self._lines.setdefault(task.owner, {}).setdefault(task.job, {})
                 line.setdefault(task.model, deque()).append(task)
 
     def leave(self, wanted: Callable[[Task], bool]) -> list[Task]:
@@ -71,7 +70,7 @@ class Admission:
         with self._lock:
             gone = sorted((task for task in self._waiting() if wanted(task)), key=_number)
             for task in gone:
-                self._lines[task.owner][task.job.id][task.model].remove(task)
+                self._lines[task.owner][task.job][task.model].remove(task)
             self._tidy()
             return gone
 
@@ -119,10 +118,10 @@ class Admission:
             heads = [task for task in map(_next, self._all_lines()) if task.model != resident]
             return min(heads, key=_number).model if heads else None
 
-    def jobs(self, model: str | None = None) -> list[Job]:
-        """The jobs that wait: those of one model, or all."""
+    def jobs(self, model: str | None = None) -> list[str]:
+        """The ids of the jobs that wait: those of one model, or all."""
         with self._lock:
-            return list({task.job.id: task.job for task in self._waiting() if model in (None, task.model)}.values())
+            return list(dict.fromkeys(task.job for task in self._waiting() if model in (None, task.model)))
 
     def places(self) -> list[tuple[Task, int]]:
         """The next image of each job that waits, and how many of anybody come before it."""

@@ -19,9 +19,6 @@ from engine.recipes.plan import Cell, Plan
 from engine.running.events import TERMINAL, Cancelled, Developing, Event, Failed, Finished, Notice, Preview, Queued
 from engine.running.previewing import PreviewOptions
 
-Look = tuple[str, int]
-"""A previewer, and the pixels of the page that it was chosen for."""
-
 
 class Watcher:
     """One reader's mailbox. A slow reader finds only the newest preview and place in the line of each cell, the newest
@@ -107,8 +104,6 @@ class Job:
     id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
     key: str = field(default_factory=lambda: secrets.token_urlsafe(18))
     """What lets a browser look at the job. Not its id: that is part of file names, which travel."""
-    looks: dict[int, Look] = field(default_factory=dict)
-    """How the steps of each page's cells are looked back at, once that is chosen."""
 
     def __post_init__(self) -> None:
         self.begun = time.time()

@@ -22,7 +22,7 @@ from engine.pictures.outputs import OWN_FOLDER, open_picture, thumbnail
 from engine.running.engine import Engine
 from engine.running.job import Job
 from tests.fake_device import SAFETY
-from tests.jobs import at_step, ends, files, plan_of, wait_for
+from tests.jobs import at_step, ends, files, plan_of, put, wait_for
 from tests.ui.conftest import ANN, ASKED, BOB, Update, followed, merged, pictures
 from ui.controls import KEEP, RANDOM
 from ui.generate import GenerateTab, _unsaved_file
@@ -341,7 +341,7 @@ def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> Path:
         raise NotSaved("The picture could not be saved: the disk is full. Download this picture to keep it.")
 
-    monkeypatch.setattr("engine.running.developing.write_picture", refuse)
+    monkeypatch.setattr("engine.pictures.developing.write_picture", refuse)
 
 
 @pytest.mark.usefixtures("full_disk")
@@ -515,7 +515,7 @@ def ask(served: tuple[str, gr.Blocks, Engine], session: str, **changed: Any) -> 
 def test_a_crowd_that_watches_keeps_nobody_waiting_and_hears_the_end(served):
     """More pages than gradio has threads or places for events watch; somebody else's press works meanwhile."""
     address, page, engine = served
-    device = engine._worker.ask(lambda device: device).result()
+    device = put(engine, lambda device: device).result()
     device.hold()
     job = engine.submit(plan_of(engine), "c" * 32)
     stage = next(block for block in page.blocks.values() if block.elem_id == "stage")

@@ -273,7 +273,7 @@ def test_what_could_not_be_saved_is_marked(start, monkeypatch):
     def refuse(*_: object) -> None:
         raise NotSaved("The disk is full.")
 
-    monkeypatch.setattr("engine.running.developing.write_picture", refuse)
+    monkeypatch.setattr("engine.pictures.developing.write_picture", refuse)
     job, ask = start()
     ends(job)
     answer = frame(ask)
@@ -365,7 +365,7 @@ def between_ticks(engine: Engine, device: FakeDevice, question: Callable[[], Ans
     """The answer to what only a device between two ticks can tell; one tick passes meanwhile."""
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(question)
-        while engine._worker._inbox.empty():
+        while engine._link._inbox.empty():
             time.sleep(0.001)
         device.let()
         return answer.result()

@@ -255,7 +255,7 @@ def test_a_page_that_travels_names_no_folder_of_this_machine(engine, write, tmp_
 
     gone = done(engine)
     gone.made()[0].path.unlink()
-    monkeypatch.setattr("engine.running.developing.write_picture", full)
+    monkeypatch.setattr("engine.pictures.developing.write_picture", full)
     for job in (gone, done(engine, prompt="another")):
         page = write(job, "html", 0)
         assert str(tmp_path) not in page.read_text()

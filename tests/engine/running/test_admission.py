@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.recipes.plan import Cell, Plan
+from engine.recipes.plan import Cell
 from engine.recipes.recipe import Recipe
 from engine.running.admission import UNDER_WAY, Admission
-from engine.running.job import Job
+from engine.running.messages import Begin
 from engine.running.packing import ADMITTED_A_TICK
 from engine.running.task import Task
 
 ROOM = 1 << 40
+NUMBERS = itertools.count()
 
 
 def tasks_of(owner: str, count: int, model: str = "m", **changes) -> list[Task]:
     """The tasks of one new job."""
     recipes = [Recipe(model=model, seed=seed, **changes) for seed in range(count)]
-    job = Job(Plan(tuple(Cell(i, recipe) for i, recipe in enumerate(recipes))), owner)
-    return [Task(job, cell) for cell in job.plan.cells]
+    order = Begin(f"job {next(NUMBERS)}", owner, tuple(Cell(i, recipe) for i, recipe in enumerate(recipes)))
+    return [Task(order, cell, lambda message: None) for cell in order.cells]
 
 
 def a_byte(task: Task) -> int:
@@ -56,8 +59,8 @@ def test_owners_take_turns_and_so_do_an_owners_jobs(line) -> None:
     admitted = line.admit("m", ROOM, a_byte)
     assert sorted(owners(admitted[:2])) == ["A", "B"]
     assert owners(admitted).count("B") == 3
-    assert {task.job.id for task in admitted if task.owner == "A"} == {first[0].job.id, second[0].job.id}
-    assert [task.cell.index for task in admitted if task.job is first[0].job] == [0, 1, 2]
+    assert {task.job for task in admitted if task.owner == "A"} == {first[0].job, second[0].job}
+    assert [task.cell.index for task in admitted if task.job == first[0].job] == [0, 1, 2]
 
 
 def test_no_more_are_begun_a_tick_than_leave_time_for_the_network(line) -> None:
@@ -133,8 +136,8 @@ def test_the_model_wanted_is_that_of_the_job_that_waits_longest_for_another(line
 
 def test_a_jobs_second_model_is_not_wanted_before_all_of_its_first_were_let_in(line) -> None:
     mixed = tasks_of("A", 2)
-    job = mixed[0].job
-    other = Task(job, Cell(2, Recipe(model="other")))
+    order = mixed[0].order
+    other = Task(order, Cell(2, Recipe(model="other")), lambda message: None)
     line.join([*mixed, other])
     assert line.wanted("m") is None
     line.admit("m", ROOM, a_byte)

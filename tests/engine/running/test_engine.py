@@ -303,7 +303,7 @@ def test_what_is_to_be_made_anew_costs_as_if_it_were_not_there(engine):
 @pytest.mark.parametrize(("together", "calls"), [(False, 18), (True, 15)])
 def test_growing_a_job_is_estimated_in_its_own_way_of_developing(engine, monkeypatch, together, calls):
     """Two fit into a call. In turns nobody is left to go alone at the end; one after another the last one is."""
-    monkeypatch.setattr(engine._worker, "packer", lambda spec: Packer(max_rows=4))
+    monkeypatch.setattr(engine, "_packer", lambda spec: Packer(max_rows=4))
     first, *others = (Cell(i, plan_of(engine, seed=i, steps=steps).cells[0].recipe) for i, steps in enumerate((1, 2, 9, 9, 9)))
     job = engine.submit(Plan((first,)), together=together)
     ends(job)
@@ -365,7 +365,7 @@ def test_many_cells_are_looked_at_by_one_call(engine, device):
     job = engine.submit(plan_of(engine, 3, steps=4))
     ends(job)
     asked = []
-    ask, engine._worker.ask = engine._worker.ask, lambda question: asked.append(question) or ask(question)
+    ask, engine._asked = engine._asked, lambda question: asked.append(question) or ask(question)
     frames = engine.frames(job, {0: 1, 1: 4, 2: 2})
     assert len(asked) == 1
     assert {cell: frame.tobytes() for cell, frame in frames.items()} == {

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from engine.errors import EngineError, InvalidRequest, ModelUnavailable, NotSaved, OutOfMemory, SpoiltPicture
+from engine.pictures.history import History
 from engine.pictures.metadata import read_picture
 from engine.pictures.outputs import open_picture, write_picture
 from engine.recipes.plan import Cell, Plan
@@ -26,10 +27,11 @@ from engine.running.device import TokenCount
 from engine.running.engine import Engine
 from engine.running.events import TERMINAL, Cancelled, Developing, Event, Failed, Finished, Notice, Preview, Queued
 from engine.running.job import Watcher
+from engine.running.messages import Begin, Forget
 from engine.running.packing import ADMITTED_A_TICK
 from engine.running.previewing import PreviewOptions
 from tests.fake_device import SAFETY, FakeDevice, fake_engine
-from tests.jobs import at_step, ends, files, kinds, notices, plan_of, plan_of_models, running, wait_for
+from tests.jobs import at_step, ends, files, kinds, notices, plan_of, plan_of_models, put, running, wait_for
 
 
 @pytest.fixture
@@ -181,7 +183,7 @@ def test_images_under_way_keep_within_the_devices_room(engine, device):
 
 def test_nobodys_step_waits_for_a_disk(engine, device, monkeypatch):
     """One picture is being written and another is looked for on disk, for as long as it takes: a third is made meanwhile."""
-    free, found = threading.Event(), engine._history.find
+    free, found = threading.Event(), History.find
 
     def write(content: bytes, folder: Path, name: str) -> Path:
         assert "-seed-7" not in name or free.wait(SAFETY)
@@ -191,9 +193,9 @@ def test_nobodys_step_waits_for_a_disk(engine, device, monkeypatch):
         assert free.wait(SAFETY)
         return found(*asked)
 
-    monkeypatch.setattr("engine.running.developing.write_picture", write)
-    monkeypatch.setattr(engine._history, "find", find)
-    monkeypatch.setattr(engine._worker._developer, "_writers", ThreadPoolExecutor(2))
+    monkeypatch.setattr("engine.pictures.developing.write_picture", write)
+    monkeypatch.setattr(History, "find", find)
+    monkeypatch.setattr(engine._link._developer, "_writers", ThreadPoolExecutor(2))
     slow = engine.submit(plan_of(engine, seed=7))
     wait_for(slow, lambda event: isinstance(event, Developing))
     looked_for = engine.submit(plan_of(engine, seed=8), reuse=True)
@@ -222,7 +224,7 @@ def test_nobodys_step_waits_for_a_models_files_to_be_hashed(engine, device):
 
 def test_a_picture_that_is_looked_for_can_be_stopped(engine, device, monkeypatch):
     free = threading.Event()
-    monkeypatch.setattr(engine._history, "find", lambda *asked: free.wait(SAFETY) and None)
+    monkeypatch.setattr(History, "find", lambda *asked: free.wait(SAFETY) and None)
     assert kinds(engine.submit(plan_of(engine))) == ["Finished"]
     job = engine.submit(plan_of(engine, seed=8), reuse=True)
     engine.stop(job)
@@ -233,19 +235,19 @@ def test_a_picture_that_is_looked_for_can_be_stopped(engine, device, monkeypatch
 
 
 def test_no_image_is_begun_while_too_many_wait_for_the_disk(engine, device, monkeypatch):
-    monkeypatch.setattr("engine.running.developing.CROWDED", 2)
+    monkeypatch.setattr("engine.pictures.developing.CROWDED", 2)
     free = threading.Event()
 
     def write(*asked) -> Path:
         assert free.wait(SAFETY)
         return write_picture(*asked)
 
-    monkeypatch.setattr("engine.running.developing.write_picture", write)
+    monkeypatch.setattr("engine.pictures.developing.write_picture", write)
     monkeypatch.setattr("engine.running.admission.UNDER_WAY", 1)
     job = engine.submit(plan_of(engine, 5, steps=1), owner="A")
     for cell in (0, 1):
         wait_for(job, lambda event, cell=cell: isinstance(event, Developing) and event.cell == cell)
-    engine._worker.ask(lambda device: None).result(SAFETY)  # the worker has looked round once more
+    put(engine, lambda device: None).result(SAFETY)  # the worker has looked round once more
     assert len(device.calls("admit")) == 2
     free.set()
     assert kinds(job) == ["Finished"] * 5
@@ -259,7 +261,7 @@ def test_closing_waits_for_what_is_being_written(tmp_path, device, monkeypatch):
         assert free.wait(SAFETY)
         return write_picture(*asked)
 
-    monkeypatch.setattr("engine.running.developing.write_picture", write)
+    monkeypatch.setattr("engine.pictures.developing.write_picture", write)
     engine = fake_engine(tmp_path, device=device)
     job = engine.submit(plan_of(engine))
     assert writing.wait(SAFETY)
@@ -277,7 +279,7 @@ def test_an_unexpected_error_while_writing_fails_that_picture_alone(engine, devi
             raise RuntimeError("a codec's bug")
         return write_picture(content, folder, name)
 
-    monkeypatch.setattr("engine.running.developing.write_picture", write)
+    monkeypatch.setattr("engine.pictures.developing.write_picture", write)
     job = engine.submit(plan_of(engine, 3))
     assert kinds(job) == ["Finished", "Failed", "Finished"]
     assert ends(job)[1].message == "This picture could not be developed; the log has the details."
@@ -299,7 +301,7 @@ def test_a_picture_that_cannot_be_saved_is_not_lost(engine, monkeypatch):
         raise NotSaved("The disk is full.")
 
     with monkeypatch.context() as patch:
-        patch.setattr("engine.running.developing.write_picture", write_picture)
+        patch.setattr("engine.pictures.developing.write_picture", write_picture)
         job = engine.submit(plan_of(engine))
         [end] = ends(job).values()
     assert isinstance(end, Finished)
@@ -537,13 +539,15 @@ class Clock:
 @pytest.fixture
 def ticking(device, monkeypatch):
     """Costs of the device's previews count against calls of a second each."""
-    monkeypatch.setattr("engine.running.worker.time", Clock(device))
+    clock = Clock(device)
+    for module in ("worker", "residency"):
+        monkeypatch.setattr(f"engine.running.{module}.time", clock)
 
 
 def run_together(engine: Engine, methods: Mapping[str, str], count: int = 1, steps: int = 60) -> dict[str, list[Event]]:
     """What the owners of a job each, with these preview methods, see of their jobs, which run side by side from the first step."""
     all_are_there = threading.Event()
-    engine._worker.ask(lambda device: all_are_there.wait(SAFETY))
+    put(engine, lambda device: all_are_there.wait(SAFETY))
     with mock.patch("engine.running.job.Watcher", Recorder):
         jobs = {
             owner: engine.submit(plan_of(engine, count, steps=steps, seed=10 * place), owner, PreviewOptions(method))
@@ -650,7 +654,7 @@ def test_whatever_the_device_raises_every_image_ends_and_the_next_one_works(engi
     with monkeypatch.context() as patch:
         patch.setattr(device, broken, mock.Mock(side_effect=error))
         engine.stop(jobs[1])
-        engine._worker.forget(jobs[1])
+        engine._link.send(Forget(jobs[1].id, (0,)))
         device.let_go()
         assert [len(ends(job)) for job in jobs] == [2, 1]
     assert kinds(engine.submit(plan_of(engine, steps=3))) == ["Finished"]
@@ -681,7 +685,7 @@ def test_a_request_that_fails_ends_nobody_elses_images(engine, device, monkeypat
     device.let()
     wait_for(job, at_step(1))
     monkeypatch.setattr(device, "forget", mock.Mock(side_effect=RuntimeError("a bug")))
-    engine._worker.forget(job)
+    engine._link.send(Forget(job.id, (0, 1)))
     device.let_go()
     assert kinds(job) == ["Finished"] * 2
 
@@ -689,14 +693,14 @@ def test_a_request_that_fails_ends_nobody_elses_images(engine, device, monkeypat
 @pytest.mark.parametrize("error", [SystemExit, MemoryError, StopIteration])
 def test_the_loop_is_begun_again_whatever_broke_it_off(engine, device, monkeypatch, error):
     """Where nothing is expected to raise, too."""
-    original, errors = engine._worker._develop_stopped, [error]
+    original, errors = engine._link._develop_stopped, [error]
 
     def develop_stopped() -> None:
         if errors:
             raise errors.pop()
         original()
 
-    monkeypatch.setattr(engine._worker, "_develop_stopped", develop_stopped)
+    monkeypatch.setattr(engine._link, "_develop_stopped", develop_stopped)
     assert kinds(engine.submit(plan_of(engine))) == ["Failed"]
     assert kinds(engine.submit(plan_of(engine))) == ["Finished"]
 
@@ -708,13 +712,13 @@ def test_whoever_asks_without_pause_does_not_hold_up_the_ticks(engine, device):
     def question(device) -> None:
         asked.append(len(device.calls("tick")))
         if len(asked) < 100:
-            engine._worker.ask(question)
+            put(engine, question)
 
     device.hold()
     job = engine.submit(plan_of(engine))
     device.let()
     wait_for(job, at_step(1))
-    engine._worker.ask(question)
+    put(engine, question)
     device.let_go()
     assert kinds(job) == ["Finished"]
     assert asked.count(asked[0]) <= 2  # then there was a tick
@@ -728,7 +732,7 @@ def test_a_device_that_breaks_off_when_it_is_opened_is_tried_again(tmp_path, cat
 
 def test_no_more_threads_and_that_is_said(engine, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr("engine.running.worker.threading.Thread", mock.Mock(side_effect=RuntimeError("can't start new thread")))
+        patch.setattr("engine.running.residency.threading.Thread", mock.Mock(side_effect=RuntimeError("can't start new thread")))
         assert kinds(engine.submit(plan_of(engine))) == ["Failed"]
     assert kinds(engine.submit(plan_of(engine))) == ["Finished"]
 
@@ -738,9 +742,9 @@ def test_closing_ends_all_images_even_if_the_worker_hears_of_it_late(tmp_path, d
     device.may_load.clear()
     warm, job = engine.warm(), engine.submit(plan_of(engine))
     wait_until(lambda: device.calls("load"))
-    engine._worker._closing = True  # as `close` does first
-    engine._worker._wake()
-    wait_until(engine._worker._inbox.empty)
+    engine._link._closing = True  # as `close` does first
+    engine._link._wake()
+    wait_until(engine._link._inbox.empty)
     engine.close()
     assert kinds(job) == ["Cancelled"]
     assert warm.result(SAFETY) is None
@@ -750,15 +754,17 @@ def test_closing_ends_all_images_even_if_the_worker_hears_of_it_late(tmp_path, d
 def test_a_stop_does_not_come_between_a_plans_growing_and_its_cells(engine, device, monkeypatch):
     device.hold()
     job, larger = engine.submit(plan_of(engine, 1)), plan_of(engine, 3)
-    submit, stopping = engine._worker.submit, []
+    send, stopping = engine._link.send, []
 
-    def submit_late(*asked) -> None:
+    def send_late(order) -> None:
+        if not isinstance(order, Begin):
+            return send(order)
         stopping.append(threading.Thread(target=engine.stop, args=(job,)))
         stopping[0].start()
         stopping[0].join(0.05)  # long enough for a stop that does not wait
-        submit(*asked)
+        return send(order)
 
-    monkeypatch.setattr(engine._worker, "submit", submit_late)
+    monkeypatch.setattr(engine._link, "send", send_late)
     engine.extend(job, larger)
     stopping[0].join(SAFETY)
     device.let_go()
@@ -780,11 +786,11 @@ def test_what_is_added_after_a_stop_is_made(engine, device):
 def test_what_was_stopped_is_not_looked_for_on_disk(engine, device, monkeypatch):
     free, looked_for = threading.Event(), []
 
-    def find(recipe, *asked) -> None:
+    def find(history, recipe, *asked) -> None:
         looked_for.append(recipe.seed)
         assert free.wait(SAFETY)
 
-    monkeypatch.setattr(engine._history, "find", find)
+    monkeypatch.setattr(History, "find", find)
     job = engine.submit(plan_of(engine, 9), reuse=True)
     wait_until(lambda: looked_for)
     engine.stop(job)
@@ -848,15 +854,15 @@ def test_the_only_image_that_somebody_stopped_does_not_wait_for_anothers_many(en
 def test_whoever_looks_for_many_pictures_lets_others_look_for_theirs(engine, device, monkeypatch):
     free, looked_for = threading.Event(), []
 
-    def find(recipe, *asked) -> None:
+    def find(history, recipe, *asked) -> None:
         looked_for.append(recipe.prompt)
         assert free.wait(SAFETY)
 
-    monkeypatch.setattr(engine._history, "find", find)
+    monkeypatch.setattr(History, "find", find)
     many = engine.submit(plan_of(engine, 12, prompt="many"), owner="A", reuse=True)
     wait_until(lambda: looked_for)
     one = engine.submit(plan_of(engine, prompt="one"), owner="B", reuse=True)
-    wait_until(lambda: "B" in engine._worker._developer._lookups)
+    wait_until(lambda: "B" in engine._link._lookups.owners)
     free.set()
     assert [len(ends(many)), len(ends(one))] == [12, 1]
     assert "one" in looked_for[:3]
@@ -867,7 +873,7 @@ def test_nobody_works_and_that_is_said(engine, monkeypatch):
     dead.start()
     dead.join()
     with monkeypatch.context() as patch:
-        patch.setattr(engine._worker, "_thread", dead)
+        patch.setattr(engine._link, "_thread", dead)
         for asking in (lambda: engine.submit(plan_of(engine)), engine.warm):
             with pytest.raises(EngineError, match="restart Darkroom"):
                 asking()
@@ -889,7 +895,7 @@ def test_a_look_at_a_step_does_not_wait_for_ever(engine, device, monkeypatch):
 
 
 def test_a_call_that_does_not_come_back_is_spoken_of_once(tmp_path, device, monkeypatch):
-    monkeypatch.setattr("engine.running.worker.HANG_SECONDS", 0.02)
+    monkeypatch.setattr("engine.running.patience.HANG_SECONDS", 0.02)
     with running(tmp_path, device) as engine:
         device.hold()
         job = engine.submit(plan_of(engine))
@@ -897,7 +903,7 @@ def test_a_call_that_does_not_come_back_is_spoken_of_once(tmp_path, device, monk
         assert "has not answered for" in told.text
         assert "restarted" in told.text
         engine.stop(job)
-        engine._worker._tell_of_a_hang(time.monotonic() + 1)
+        engine._link._patience.look(time.monotonic() + 1)
         device.let_go()
         ends(job)
         assert len([event for event in job.events() if event == told]) == 1
@@ -968,7 +974,7 @@ def test_loading_is_reported_to_those_who_wait(engine, device):
 def test_a_load_that_began_before_a_job_is_told_to_it(engine, device):
     device.may_load.clear()
     engine.warm()
-    wait_until(lambda: engine._worker._loading_told is not None)
+    wait_until(lambda: engine._link._residency.progress_of({"starter"}) is not None)
     job = engine.submit(plan_of(engine))
     assert job.standing().loading == Notice(f"Loading {engine.catalog.default.title} ...", progress=-1.0)
     device.may_load.set()
@@ -1120,7 +1126,7 @@ def installed(caplog):
 
     It asks the worker nothing: a request in the inbox would keep it from rehearsing.
     """
-    caplog.set_level("INFO", "engine.running.worker")
+    caplog.set_level("INFO", "engine.running.residency")
 
     def wait(model: str = "starter", times: int = 1) -> None:
         end = time.monotonic() + SAFETY
@@ -1139,7 +1145,7 @@ def rehearsed(device: FakeDevice) -> list[int]:
 def test_a_warmed_idle_model_is_rehearsed_and_the_first_estimate_is_measured(engine, device, installed, monkeypatch):
     plan = plan_of(engine, 3)
     assert engine.estimate(plan).seconds is None
-    monkeypatch.setattr("engine.running.worker.REHEARSED_SECONDS", 60)
+    monkeypatch.setattr("engine.running.residency.REHEARSED_SECONDS", 60)
     device.tick_seconds = 0.01
     engine.warm()
     installed()
@@ -1151,7 +1157,7 @@ def test_a_warmed_idle_model_is_rehearsed_and_the_first_estimate_is_measured(eng
 
 
 def test_a_slow_model_is_not_rehearsed_in_wide_calls(engine, device, installed, monkeypatch):
-    monkeypatch.setattr("engine.running.worker.REHEARSED_SECONDS", 0.001)
+    monkeypatch.setattr("engine.running.residency.REHEARSED_SECONDS", 0.001)
     device.tick_seconds = 0.01
     engine.warm()
     installed()
@@ -1159,7 +1165,7 @@ def test_a_slow_model_is_not_rehearsed_in_wide_calls(engine, device, installed, 
 
 
 def test_a_large_model_is_rehearsed_from_small_pictures_up_as_long_as_that_is_quick(engine, device, installed, monkeypatch):
-    monkeypatch.setattr("engine.running.worker.REHEARSED_SECONDS", 60)
+    monkeypatch.setattr("engine.running.residency.REHEARSED_SECONDS", 60)
     engine.warm("sd15")
     installed("sd15")
     assert [size for key, size in device.sizes if key == ("rehearsal", 0)] == [(side, side) for side in (64, 128, 256, 512, 512)]
