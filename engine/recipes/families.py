@@ -54,6 +54,7 @@ def classifier_free(recipe: Recipe) -> Needs[Text]:
     return Needs(rows, (recipe.width, recipe.height))
 
 
-FAMILIES: Mapping[str, FamilyRow] = {row.name: row for row in (FamilyRow("sd", "StableDiffusionPipeline", classifier_free),)}
+_ROWS = (FamilyRow("sd", "StableDiffusionPipeline", classifier_free),)
 
-FAMILY_OF_PIPELINE: Mapping[str, str] = {row.pipeline: row.name for row in FAMILIES.values()}
+FAMILIES: Mapping[str, FamilyRow] = {row.name: row for row in _ROWS}
+FAMILY_OF_PIPELINE: Mapping[str, str] = {row.pipeline: row.name for row in _ROWS}

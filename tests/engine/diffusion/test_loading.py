@@ -273,6 +273,15 @@ def test_what_cannot_be_read_is_like_no_other_model(folder):
     assert identify(folder, before=before).weights != identify(folder, before=before).weights
 
 
+def test_want_of_memory_is_no_damage(saved, monkeypatch):
+    def read(*arguments):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(StableDiffusion, "read", read)
+    with pytest.raises(torch.OutOfMemoryError):
+        load(spec_of(saved), CPU, torch.float32, lambda text, part: None)
+
+
 def test_a_model_that_changes_while_it_is_read_is_refused(folder, monkeypatch):
     read_it = loading._read
 

@@ -156,13 +156,7 @@ def test_calls_of_few_images_do_not_show_that_many_fit() -> None:
     assert packer.most_rows(NATIVE) == 8
 
 
-def test_the_rows_of_a_recipe() -> None:
-    style = Style(name="Ink", prompt="{prompt}, ink", negative_prompt="colour")
-    guided, unguided = image(prompt="an owl", style=style), image(prompt="an owl", guidance_scale=1)
-    assert classifier_free(guided).rows == (("unconditional", "colour", 1), ("conditional", "an owl, ink", 1))
-    assert classifier_free(unguided).rows == (("conditional", "an owl", 1),)
-    # An empty prompt still takes two rows: alone it is to be diffusers' own batch of two.
-    assert len(set(classifier_free(image(prompt="", negative_prompt="")).rows)) == 2
+def test_a_row_is_what_is_told_in_it_and_what_is_shown() -> None:
     assert row_names(("a", "b"), "o") == (("o", "a"), ("o", "b"))
 
 
