@@ -189,3 +189,10 @@ def test_the_page_is_built_without_torch() -> None:
 
 def test_the_product_never_imports_training() -> None:
     assert breaches([*ENGINE, *DIFFUSION, *UI, *ROOT.glob("*.py")], {"training"}) == []
+
+
+def test_no_test_module_imports_another() -> None:
+    modules = [file for file in sources("tests") if file.name.startswith("test_")]
+    names = {module_of(file) for file in modules}
+    assert modules
+    assert [line for file in sources("tests") for line in breaches([file], names - {module_of(file)})] == []

@@ -13,7 +13,7 @@ from engine.errors import InvalidRequest
 from engine.recipes.recipe import Recipe
 from engine.recipes.schedulers import SCHEDULERS
 from tests.engine.diffusion import rules
-from tests.engine.diffusion.test_oracle import Oracle
+from tests.engine.diffusion.oracle import Oracle
 
 CONFIG = dict(rules.loaded(rules.read_config("sd15")).config)
 
