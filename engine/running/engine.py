@@ -22,7 +22,7 @@ from engine.recipes.catalog import Catalog, Limits, ModelSpec
 from engine.recipes.families import FAMILIES
 from engine.recipes.plan import Cell, Plan
 from engine.recipes.recipe import Recipe
-from engine.running.device import Device, Key, TokenCount
+from engine.running.device import Device, TokenCount
 from engine.running.events import Failed, Finished, Queued
 from engine.running.forecast import count_calls
 from engine.running.job import Job
@@ -349,7 +349,7 @@ class Engine:
             return False
         return self._history.knows(recipe, exact, resident.facts, before)
 
-    def _places(self, job: Job, cells: Iterable[int]) -> list[Key]:
+    def _places(self, job: Job, cells: Iterable[int]) -> list[tuple[str, int]]:
         """Where the steps of cells are kept: those of a picture taken from the disk, with the job that made it last."""
         ends = {cell: job.end(cell) for cell in cells}
         reused = {cell: end.made for cell, end in ends.items() if isinstance(end, Finished) and end.reused}

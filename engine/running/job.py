@@ -259,8 +259,9 @@ class Job:
             if self._working_since is None:
                 self._working_since = time.monotonic() - event.elapsed
             last = self._newest.get(event.cell)
-            keeps = event.image is None and last is not None
-            self._newest[event.cell] = replace(event, image=last.image, method=last.method) if keeps else event
+            if event.image is None and last is not None:
+                event = replace(event, image=last.image, method=last.method)
+            self._newest[event.cell] = event
             self._queued.pop(event.cell, None)
         elif isinstance(event, Queued):
             self._queued[event.cell] = event

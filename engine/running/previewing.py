@@ -76,7 +76,7 @@ class PreviewBudget:
     def spent(self, seconds: float) -> None:
         self._credit -= seconds
 
-    def choose(self, costs: Mapping[str, float], images: int, seen: Sequence[str] = ()) -> str | None:
+    def choose(self, costs: Mapping[str, float], images: int, seen: Collection[str] = ()) -> str | None:
         """The previewer `auto` uses for all `images` pictures of this tick, or None to show nothing new.
 
         `costs` is seconds a picture of each previewer at hand. The truest that can be afforded every PATIENCE

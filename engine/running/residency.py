@@ -35,18 +35,23 @@ class Surroundings(Protocol):
 
     def post(self, run: Callable[[], None]) -> None:
         """Has something done in the worker's thread. From any thread."""
+        ...
 
     def under_way(self) -> bool:
         """Whether an image of the resident model is: another cannot be installed then."""
+        ...
 
     def disturbed(self) -> bool:
         """Whether somebody has come: nobody waits for a rehearsal."""
+        ...
 
     def lost(self, model: str, message: str) -> None:
         """A model that images wait for cannot be had."""
+        ...
 
     def calling(self) -> AbstractContextManager[None]:
         """Around what may take long, or hang."""
+        ...
 
 
 class Residency:
