@@ -18,6 +18,7 @@ from benchmarks.plans import one_picture, square
 from benchmarks.subjects import Bare, Drawn, Ours, Peer, count_calls, largest_difference
 from benchmarks.timing import Comparison, Measure, Result, interleave, timed
 from engine.recipes.plan import Plan
+from engine.running.previewing import Method
 
 PIPE = "pipe(...)"
 PIPE_SAVED = "pipe(...) + PNG"
@@ -141,18 +142,19 @@ def call_cost(scene: Scene, effort: Effort) -> Iterator[Result]:
         yield Measure("network call", f"{rows} rows" if rows > 1 else "1 row", "ms", tuple(samples[rows]), facts=facts)
 
 
-def _grid_comparisons(peer: Peer, alone: Ours, side: int, ways: bool) -> Iterator[tuple[bool, str, Way, float | None]]:
+def _grid_comparisons(peer: Peer, alone: Ours, side: int, ways: bool) -> Iterator[tuple[bool, Method, Way, float | None]]:
     """(exact, previews, whom to compare with, aim) of each comparison of a grid; the smallest has some more."""
     cells = side * side
     piped = Way(f"{cells} x {PIPE_SAVED}", peer.draw, peer.unet)
-    for previews in ("off", "auto"):
+    both: tuple[Method, ...] = ("off", "auto")
+    for previews in both:
         yield False, previews, piped, 0.40
         if not ways:
             continue
         one_by_one = partial(alone.draw_one_by_one, previews=previews)
         yield False, previews, Way(f"{cells} x Engine, one by one, previews {previews}", one_by_one, alone.unet), None
     if side == 3 and ways:
-        for previews in ("off", "auto"):
+        for previews in both:
             yield True, previews, piped, None
         yield False, "off", Way(f"3 x {PIPE} of three seeds + PNG", peer.draw_by_guidance, peer.unet), None
 

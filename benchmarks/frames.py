@@ -55,7 +55,8 @@ class Watched:
 
     def __init__(self, plan: Plan):
         self.job = Job(plan, together=True)
-        self._sheet = LiveSheet(OneJob(self.job), takeaway=None)  # no frame asks for a file
+        # Neither an engine nor a takeaway: a frame asks for one job alone, and for no file.
+        self._sheet = LiveSheet(OneJob(self.job), takeaway=None)  # pyright: ignore[reportArgumentType]
         self._seen = -1
         gc.collect()  # not before each frame: it would take a hundred times as long as the frame
 

@@ -83,7 +83,7 @@ def cold_picture(repeats: int) -> Iterator[Result]:
 
 def peak_memory(repeats: int, sides: Sequence[int]) -> Iterator[Result]:
     """Peak memory of one picture, and of grids by their number of cells."""
-    titles = {("peer",): "diffusers pipeline, 1 picture", ("engine",): "Engine, 1 picture"}
+    titles: dict[tuple[str, ...], str] = {("peer",): "diffusers pipeline, 1 picture", ("engine",): "Engine, 1 picture"}
     titles |= {("engine", str(side)): f"Engine, grid of {side * side} cells" for side in sides}
     found: dict[tuple[str, ...], list[dict[str, Any]]] = {subject: [] for subject in titles}
     for _ in range(repeats):

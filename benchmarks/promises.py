@@ -152,13 +152,15 @@ def estimate(quick: bool) -> Iterator[Figure]:
     with opened(narrow) as (engine, _):
         for together in (True, False):
             samples: list[float] = []
-            while len(samples) < 5 and sum(samples) < 15_000:
+            while True:
                 recipe = engine.catalog.default.recipe(prompt="an owl", steps=steps - len(samples))
-                axes = {"x": AxisLine(axis="seed", values="1-10"), "y": AxisLine(axis="cfg", values="2-11")}
-                plan = plan_grid(Grid(recipe=recipe, **axes), Offer(engine.catalog, Limits()))
+                x, y = AxisLine(axis="seed", values="1-10"), AxisLine(axis="cfg", values="2-11")
+                plan = plan_grid(Grid(recipe=recipe, x=x, y=y), Offer(engine.catalog, Limits()))
                 start = time.perf_counter()
                 cost = engine.estimate(plan, together=together)
                 samples.append(1000 * (time.perf_counter() - start))
+                if len(samples) == 5 or sum(samples) >= 15_000:
+                    break
             facts = {"calls": cost.calls, "rows": cost.rows, "seconds said": cost.seconds and round(cost.seconds)}
             way = "all at once" if together else "one after another"
             yield Figure(f"estimate of 100 cells of {steps} steps, {way}", "ms", samples, 20, facts=facts)
@@ -208,16 +210,19 @@ def previews(quick: bool) -> Iterator[Figure]:
     steps, cells = (20, 2) if quick else (60, 8)
     counts: dict[str, list[int]] = {"alone": [], "beside": []}
     with opened() as (engine, device):
+
+        def visit(way: str, repeat: int) -> None:
+            plan = pictures(engine, prompt=f"an owl {way}", steps=steps, seed=repeat)
+            job = engine.submit(plan, f"visitor {way} {repeat}", PreviewOptions("auto"))
+            job.wait()
+            counts[way].append(device.previews[job.id, 0])
+
         for repeat in range(1 if quick else 3):
-            for way in counts:
-                if way == "beside":
-                    plan = pictures(engine, cells, prompt="a cat", steps=150, seed=100 * repeat)
-                    other = engine.submit(plan, "with vae", PreviewOptions("vae"), together=True)
-                    device.wait_for_tick(len(device.ticks) + 5)
-                plan = pictures(engine, prompt=f"an owl {way}", steps=steps, seed=repeat)
-                job = engine.submit(plan, f"visitor {way} {repeat}", PreviewOptions("auto"))
-                job.wait()
-                counts[way].append(device.previews[job.id, 0])
+            visit("alone", repeat)
+            plan = pictures(engine, cells, prompt="a cat", steps=150, seed=100 * repeat)
+            other = engine.submit(plan, "with vae", PreviewOptions("vae"), together=True)
+            device.wait_for_tick(len(device.ticks) + 5)
+            visit("beside", repeat)
             engine.stop(other)
             other.wait()
     ratios = [beside / max(alone, 1) for alone, beside in zip(*counts.values(), strict=True)]
@@ -249,9 +254,9 @@ def real_size(quick: bool, model: Path) -> Iterator[Figure]:
                         seen.setdefault("Queued", time.perf_counter() - clicked)
                     elif isinstance(event, Preview) and event.image is not None:
                         seen["its first preview"] = time.perf_counter() - clicked
-                        stopped = time.perf_counter()
-                        engine.stop(job)
                         break
+                stopped = time.perf_counter()
+                engine.stop(job)
                 job.wait()
                 for name, seconds in seen.items():
                     yield Figure(f"{when}: click to {name}", "s", [seconds])
@@ -300,14 +305,18 @@ def make_model(quick: bool, folder: Path) -> None:
         for name, parameter in unet.named_parameters():
             parameter.fill_(1.0) if "norm" in name and name.endswith("weight") else parameter.normal_(0.0, 0.02)
     vae_wide = (32, 32, 32, 32) if quick else (128, 256, 512, 512)
-    vae = AutoencoderKL(
-        block_out_channels=vae_wide, down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+    vae = AutoencoderKL(  # whose annotations say tuple[int], a tuple of one, where they mean tuple[int, ...]
+        block_out_channels=vae_wide,  # pyright: ignore[reportArgumentType]
+        down_block_types=("DownEncoderBlock2D",) * 4,  # pyright: ignore[reportArgumentType]
+        up_block_types=("UpDecoderBlock2D",) * 4,  # pyright: ignore[reportArgumentType]
         layers_per_block=2, latent_channels=4, sample_size=512,
     )  # fmt: skip
     scheduler = PNDMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", set_alpha_to_one=False, skip_prk_steps=True, steps_offset=1
     )
-    pipeline = StableDiffusionPipeline(vae, CLIPTextModel(text), tokenizer, unet, scheduler, None, None, requires_safety_checker=False)
+    # Its annotations name an enumeration for the scheduler, and do not say that the two after it may be None.
+    parts: tuple[Any, ...] = (vae, CLIPTextModel(text), tokenizer, unet, scheduler, None, None)
+    pipeline = StableDiffusionPipeline(*parts, requires_safety_checker=False)
     pipeline.save_pretrained(folder, safe_serialization=True)
 
 

@@ -13,6 +13,7 @@ import diffusers
 import numpy
 import torch
 from diffusers import StableDiffusionPipeline
+from diffusers.pipelines.stable_diffusion import StableDiffusionPipelineOutput
 from diffusers.utils import logging as diffusers_logging
 from PIL import Image
 
@@ -28,7 +29,7 @@ from engine.recipes.recipe import Recipe
 from engine.recipes.schedulers import scheduler_row
 from engine.running.engine import Engine
 from engine.running.events import Finished, Preview
-from engine.running.previewing import PreviewOptions
+from engine.running.previewing import Method, PreviewOptions
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class Ours:
     def unet(self) -> torch.nn.Module:
         return self.device.denoiser.family.networks()["unet"]
 
-    def draw(self, plan: Plan, previews: str = "off", *, reuse: bool = False) -> Drawn:
+    def draw(self, plan: Plan, previews: Method = "off", *, reuse: bool = False) -> Drawn:
         """From the click to the last picture on disk; a grid's cells develop together, as the page has them.
 
         Raises RuntimeError when a picture failed.
@@ -85,7 +86,7 @@ class Ours:
             raise RuntimeError(f"a picture failed: {job.wait()}")
         return Drawn(tuple(made[cell.index] for cell in plan.cells), Counter(one.method for one in seen.values()))
 
-    def draw_one_by_one(self, plan: Plan, previews: str = "off") -> Drawn:
+    def draw_one_by_one(self, plan: Plan, previews: Method = "off") -> Drawn:
         """Each cell as a request of its own, submitted when the one before is finished."""
         drawn = [self.draw(Plan((cell,), plan.exact), previews) for cell in plan.cells]
         return Drawn(tuple(one for each in drawn for one in each.pictures), sum((each.previews for each in drawn), Counter()))
@@ -185,11 +186,13 @@ class Peer:
         return Drawn(tuple(images[recipe] for recipe in recipes), Counter())
 
     def _call(self, recipe: Recipe, seeds: Sequence[int]) -> list[Image.Image]:
-        return self.pipe(
+        made = self.pipe(
             prompt=recipe.prompt, negative_prompt=recipe.negative_prompt, num_inference_steps=recipe.steps,
             guidance_scale=recipe.guidance_scale, width=recipe.width, height=recipe.height,
             num_images_per_prompt=len(seeds), generator=[torch.Generator().manual_seed(seed) for seed in seeds],
-        ).images  # fmt: skip
+        )  # fmt: skip
+        assert isinstance(made, StableDiffusionPipelineOutput)
+        return list(made.images)
 
 
 def count_calls(unet: Any, work: Callable[[], Any]) -> dict[str, int]:
