@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from functools import cache
@@ -145,6 +146,25 @@ def test_only_the_loader_knows_a_model_family_by_name() -> None:
     """All others in diffusion know what a Family is."""
     one = "engine.diffusion.stable_diffusion"
     assert [shown(file) for file in DIFFUSION for name, _ in imports_of(file) if name == one] == ["engine/diffusion/loading.py"]
+
+
+_TABLE = re.findall(r"^\| `([\w./]+?)/?` \|.*\|(.*)\|$", (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8"), re.MULTILINE)
+ROOMS = {folder: may.strip() for folder, may in _TABLE}
+"""Folder -> what it may import, as docs/architecture.md says it."""
+
+CALLED = {"Pillow": "PIL"}
+
+
+def test_every_room_is_in_the_documents_table() -> None:
+    folders = {shown(file.parent) for file in PRODUCT if file.parent != ROOT}
+    assert {*ROOMS} == {"app.py", "presets", *folders}
+
+
+@pytest.mark.parametrize("room", [room for room, may in ROOMS.items() if may and not may.startswith(("everything", "all of"))])
+def test_the_documents_table_names_the_packages_that_a_room_imports(room: str) -> None:
+    named = {CALLED.get(word, word) for word in re.sub("`[^`]*`", "", ROOMS[room]).split(", ") if re.fullmatch(r"\w+", word)}
+    found = {name.partition(".")[0] for file in sources(room) for name, _ in imports_of(file)}
+    assert found - set(sys.stdlib_module_names) - {"engine", "ui"} == named
 
 
 def test_diffusion_never_imports_the_page() -> None:

@@ -21,9 +21,12 @@ import benchmarks.figures
 import benchmarks.run
 import engine.__main__
 import training.__main__
+from engine.diffusion.device import KEPT_BYTES
+from engine.pictures import developing
 from engine.recipes.axes import AXES, Offer
 from engine.recipes.catalog import Catalog, Limits
 from engine.recipes.plan import AxisLine, Grid, plan_grid
+from engine.running import admission, packing, previewing, worker
 from tests.conftest import ROOT
 from tests.fake_device import fake_engine
 
@@ -299,6 +302,26 @@ def test_every_notation_means_what_it_says(catalog: Catalog) -> None:
 
 def test_the_words_of_the_notations_are_axes() -> None:
     assert {"Prompt S/R", "Prompt variants"} <= {row.label for row in AXES.values()}
+
+
+# Architecture.
+
+ARCHITECTURE = ROOT / "docs" / "architecture.md"
+FIGURES = [
+    ("**What is under way is bounded**, in images ({})", admission.UNDER_WAY),
+    ("When {} pictures wait to be written, no new image is begun", developing.CROWDED),
+    ("returned to the kernel every {} pictures", worker.GIVEN_BACK_EVERY),
+    ("runs every call at a fixed width ({} rows, padded)", packing.EXACT_ROWS),
+    ("after {} that went well", packing.PROBED_AFTER),
+    ("earns a tenth ({} % on CUDA)", round(100 * previewing.SHARE["cuda"])),
+    ("finished images within {} MiB", KEPT_BYTES // 2**20),
+]
+
+
+@pytest.mark.parametrize(("sentence", "value"), FIGURES)
+def test_figures_in_the_text_are_the_codes(sentence: str, value: int) -> None:
+    assert sentence.format(value) in " ".join(text_of(ARCHITECTURE).split())
+    assert previewing.SHARE["cpu"] == 0.1
 
 
 # Examples.

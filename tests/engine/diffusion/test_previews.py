@@ -22,7 +22,7 @@ from engine.errors import OutOfMemory, SpoiltPicture
 from engine.recipes.plan import plan_images
 from engine.running.engine import Engine
 from engine.running.events import Preview
-from engine.running.previewing import PreviewOptions
+from engine.running.previewing import BEST_FIRST, METHODS, PreviewOptions
 from tests.tiny import SIZE
 
 
@@ -60,16 +60,13 @@ def test_previews_change_nothing(starter_engine, scheduler):
     hashes, pictures = set(), {}
     recipe = starter_engine.catalog.default.recipe(prompt="an owl, noto style", seed=3, steps=4, scheduler=scheduler)
     plan = plan_images(recipe, starter_engine.catalog, starter_engine.limits)
-    for options in (
-        PreviewOptions("off"), PreviewOptions("auto"), PreviewOptions("linear"), PreviewOptions("vae"), PreviewOptions("linear", every=3),
-    ):  # fmt: skip
+    for options in (*map(PreviewOptions, METHODS), PreviewOptions("linear", every=3)):
         events = list(starter_engine.submit(plan, previews=options).events())
         hashes.add(events[-1].made.sha256)
         pictures[options] = {event.method for event in events if isinstance(event, Preview) and event.image}
     assert len(hashes) == 1
     assert pictures[PreviewOptions("off")] == set()
-    assert pictures[PreviewOptions("linear")] == {"linear"}
-    assert pictures[PreviewOptions("vae")] == {"vae"}
+    assert [pictures[PreviewOptions(method)] for method in BEST_FIRST] == [{method} for method in BEST_FIRST]
 
 
 def test_every_third_step_is_shown(starter_engine):
