@@ -23,6 +23,7 @@ import engine.__main__
 import training.__main__
 from engine.diffusion.device import KEPT_BYTES
 from engine.pictures import developing
+from engine.pictures.foreign import _READERS
 from engine.recipes.axes import AXES, Offer
 from engine.recipes.catalog import Catalog, Limits
 from engine.recipes.plan import AxisLine, Grid, plan_grid
@@ -363,6 +364,10 @@ def test_the_starters_python_runs(elsewhere: Path) -> None:
     exec(compile(example, "README.md", "exec"), {"__name__": "example"})
     with Image.open("car.png") as image:
         assert image.size == (256, 256)
+
+
+def test_every_tool_whose_pictures_are_read_is_named() -> None:
+    assert [tool for tool, _ in _READERS if tool not in text_of(README)] == []
 
 
 def test_the_page_is_told_the_same_version_of_gradio_as_pip() -> None:
