@@ -166,7 +166,7 @@ class CompareTab:
         except EngineError as error:
             return {self.cost: hint_value((str(error), "warning")), self.visitor: visitor}
         cost = self.engine.estimate(new, reuse=job.reuse, together=job.together, before=pressed)
-        seed = {self.controls.fields["seed"]: plan.grid.recipe.seed, self.visitor: visitor}
+        seed = {self.controls.fields["seed"]: _grid_of(plan).recipe.seed, self.visitor: visitor}
         text, kind = cost_line(plan, cost, growing=before is not None)
         if any(other is not job and not other.done for other in self._sheets(visitor)):
             text += " · your other sheet goes on, under “Sheets of this session”"
@@ -200,7 +200,7 @@ class CompareTab:
             cell = job.plan.cell(event.cell)
             if event.what == "use":
                 return {**self.controls.show({**dict(cell.recipe), "exact": job.plan.exact}), self.tabs: gr.Tabs(selected="generate")}
-            finer = self.show_grid(refine(job.plan.grid, cell.place, self.offer))
+            finer = self.show_grid(refine(_grid_of(job.plan), cell.place, self.offer))
             gr.Info("A finer grid around this cell stands in the axes: press Compare to develop it.", title="Zoomed in")
             return finer
         except EngineError as error:
@@ -213,13 +213,13 @@ class CompareTab:
         if line is None:
             raise InvalidRequest("This axis is not used: choose what it varies above, and press Compare.")
         longer = axis_line(axis, line.axis, longer_line(line.values, more))
-        grown = job.plan.grown_to(plan_grid(job.plan.grid.model_copy(update={axis: longer}), self.offer))
+        grown = job.plan.grown_to(plan_grid(_grid_of(job.plan).model_copy(update={axis: longer}), self.offer))
         if grown is None:
             raise InvalidRequest(f"Values cannot be added to {find_axis(line.axis).label} here: change them above, and press Compare.")
         self.engine.extend(job, grown)
-        line = getattr(grown.grid, axis)
-        written = Grid.model_validate(asked or grown.grid).model_copy(update={axis: line})  # the other axes are still written as they were
-        shown = {self.pickers.axes[axis]: line.axis, self.pickers.values[axis]: line.values}
+        now: AxisLine = getattr(grown.grid, axis)
+        written = Grid.model_validate(asked or grown.grid).model_copy(update={axis: now})  # the other axes are still written as they were
+        shown = {self.pickers.axes[axis]: now.axis, self.pickers.values[axis]: now.values}
         return {**self._opened(visitor, job, written), **shown}
 
     def _stop(self, visitor: str, shown: str) -> None:
@@ -257,7 +257,8 @@ class CompareTab:
 
     def _shown_again(self, visitor: str, job: Job) -> dict[Any, Any]:
         """A sheet, with the recipe and the axes that it was made from."""
-        return {**self._opened(visitor, job, job.plan.grid), **self._written(job.plan.grid)}
+        grid = _grid_of(job.plan)
+        return {**self._opened(visitor, job, grid), **self._written(grid)}
 
     def _read(self, values: Sequence[Any]) -> Wish:
         count = len(self.controls.components)
@@ -276,7 +277,7 @@ class CompareTab:
 
     def _as_before(self, wish: Wish, asked: Any, job: Job) -> Grid:
         """The grid with what was left to chance last time, and is written the same now, as it fell then."""
-        before, resolved = Grid.model_validate(asked) if asked else wish.grid, job.plan.grid
+        before, resolved = Grid.model_validate(asked) if asked else wish.grid, _grid_of(job.plan)
         lines = {name: getattr(resolved, name) for name in NAMES if getattr(before, name) == getattr(wish.grid, name)}
         drawn = {"seed": resolved.recipe.seed} if wish.request.random else {}
         return wish.grid.model_copy(update={**lines, "recipe": wish.grid.recipe.replace(**drawn)})
@@ -330,3 +331,9 @@ def cost_line(plan: Plan, cost: Estimate, *, growing: bool = False) -> Advice:
         row = scheduler_row(failing[0].scheduler)
         parts.append(f"{counted(len(failing), 'cell')} will fail: {row.name} takes at most {row.max_steps} steps")
     return " · ".join(parts), "warning" if failing else ""
+
+
+def _grid_of(plan: Plan) -> Grid:
+    """The grid of a plan that is shown on this tab: all of them have one."""
+    assert plan.grid is not None
+    return plan.grid

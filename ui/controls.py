@@ -42,7 +42,8 @@ class Controls:
         self.catalog, self.limits = catalog, limits
         self.styles = {style.name: style for style in styles}
         self.negatives = negatives
-        self.fields: dict[str, gr.components.Component] = {}
+        self.fields: dict[str, Any] = {}
+        """The widgets by the names of what they hold. Any: gradio gives a widget's class its events when the program runs."""
 
     @property
     def names(self) -> list[str]:
@@ -227,7 +228,8 @@ def size_of(ratio: str, native: int) -> tuple[int, int]:
     """Width and height in that ratio with about the area that the model was trained at."""
     across, down = RATIOS[ratio]
     scale = native / math.sqrt(across * down)
-    return tuple(max(round(part * scale / SIZE_MULTIPLE), 1) * SIZE_MULTIPLE for part in (across, down))
+    width, height = (max(round(part * scale / SIZE_MULTIPLE), 1) * SIZE_MULTIPLE for part in (across, down))
+    return width, height
 
 
 def ratio_of(width: float | None, height: float | None, native: int) -> str | None:

@@ -210,10 +210,11 @@ class GenerateTab:
 
     def _ended(self, view: JobView) -> dict[Any, Any]:
         """The settings and the file of the last picture of a job that has ended: of one that is finished, where there is one."""
-        made = [cell for cell in view.cells if cell.state == "finished"] or [cell for cell in view.cells if cell.made]
+        made = {cell.index: cell.made for cell in view.cells if cell.made is not None}
         if not made:
             return {}
-        return {self.shown: f"{view.job_id}:{made[-1].index}", **self._about(made[-1].made)}
+        last = ([cell.index for cell in view.cells if cell.state == "finished"] or list(made))[-1]
+        return {self.shown: f"{view.job_id}:{last}", **self._about(made[last])}
 
     def _about(self, made: Made) -> dict[Any, Any]:
         return {

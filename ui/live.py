@@ -224,7 +224,8 @@ def sprite(images: Mapping[int, Image.Image]) -> Answer | None:
 def _neighbours(plan: Plan, cell: Cell) -> list[Answer]:
     """The cells beside a cell, and what differs in each."""
     places = {other.place: other for other in plan.cells}
-    beside = [(where, places.get(tuple(map(sum, zip(cell.place, step, strict=True))))) for where, step in BESIDE]
+    x, y, z = cell.place
+    beside = [(where, places.get((x + across, y + down, z + pages))) for where, (across, down, pages) in BESIDE]
     return [{"where": where, "cell": one.index, "changes": differences(cell.recipe, one.recipe)} for where, one in beside if one]
 
 

@@ -18,7 +18,7 @@ HOLD = 5.0
 """Seconds after which a question is answered though nothing has happened."""
 
 
-async def changed(job: Job, seen: int) -> Standing:
+async def changed(job: Job, seen: object) -> Standing:
     """Where the job stands once that is another version than `seen`, or after HOLD seconds all the same.
 
     No thread waits for it: gradio has 40 for everybody, and a slow model is watched for minutes.
