@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,9 @@ from engine.recipes.catalog import Catalog, Limits, ModelSpec
 from engine.recipes.recipe import Recipe
 from engine.running.device import Advance, Key, Report, TokenCount
 from engine.running.engine import Engine
+from engine.running.messages import Link
 from engine.running.packing import Packer
+from engine.running.worker import Worker
 from tests.conftest import ROOT
 
 SAFETY = 120.0
@@ -226,7 +229,9 @@ class FakeDevice:
 
 
 def fake_engine(
-    tmp_path: Path, *, device: FakeDevice | None = None, catalog: Catalog | None = None, limits: Limits | None = None
-) -> Engine:
+    tmp_path: Path, *, device: FakeDevice | None = None, catalog: Catalog | None = None, limits: Limits | None = None,
+    worker: Callable[..., Link] = Worker,
+) -> Engine:  # fmt: skip
     """An Engine over a FakeDevice with the real catalog; its pictures are written below `tmp_path`."""
-    return Engine(catalog or Catalog.load(ROOT / "presets" / "models.toml"), lambda: device or FakeDevice(), tmp_path, limits)
+    catalog = catalog or Catalog.load(ROOT / "presets" / "models.toml")
+    return Engine(catalog, lambda: device or FakeDevice(), tmp_path, limits, worker=worker)

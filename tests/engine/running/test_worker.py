@@ -30,6 +30,8 @@ from engine.running.job import Watcher
 from engine.running.messages import Begin, Forget
 from engine.running.packing import ADMITTED_A_TICK
 from engine.running.previewing import PreviewOptions
+from engine.running.worker import Worker
+from tests.child_worker import ChildWorker
 from tests.fake_device import SAFETY, FakeDevice, fake_engine
 from tests.jobs import at_step, ends, files, kinds, notices, plan_of, plan_of_models, put, running, wait_for
 
@@ -39,10 +41,15 @@ def device():
     return FakeDevice()
 
 
-@pytest.fixture
-def engine(tmp_path, device):
-    with running(tmp_path, device) as engine:
+@pytest.fixture(params=[Worker, ChildWorker], ids=["thread", "process"])
+def engine(request, tmp_path, device):
+    """Its worker is in another thread, or in another process."""
+    with running(tmp_path, device, worker=request.param) as engine:
         yield engine
+
+
+near = pytest.mark.parametrize("engine", [Worker], indirect=True, ids=["thread"])
+"""For tests that reach into the worker, or change what it finds in its modules: it is in this process."""
 
 
 def provenance(file: Path) -> dict:
@@ -110,6 +117,7 @@ def check_grammar(events: list[Event], cells: int) -> None:
         assert all(one.step < next_one.step for one, next_one in pairwise(previews))
 
 
+@near
 def test_an_image_tells_of_each_step(engine, device):
     with mock.patch("engine.running.job.Watcher", Recorder):
         device.may_load.clear()
@@ -128,6 +136,7 @@ def test_a_queue_says_how_many_come_before(engine, device):
     assert wait_for(jobs[1], lambda event: isinstance(event, Queued) and event.cell == 1).ahead == 3
 
 
+@near
 def test_a_queue_that_moves_says_so(engine, device, monkeypatch):
     monkeypatch.setattr("engine.running.worker.PLACES_EVERY", 0.0)
     monkeypatch.setattr("engine.running.admission.UNDER_WAY", 1)
@@ -181,6 +190,7 @@ def test_images_under_way_keep_within_the_devices_room(engine, device):
 # Files.
 
 
+@near
 def test_nobodys_step_waits_for_a_disk(engine, device, monkeypatch):
     """One picture is being written and another is looked for on disk, for as long as it takes: a third is made meanwhile."""
     free, found = threading.Event(), History.find
@@ -219,9 +229,10 @@ def test_nobodys_step_waits_for_a_models_files_to_be_hashed(engine, device):
     assert not any(one.done for one in (job, other, third))
     device.identified.set_result(None)
     assert [kinds(one) for one in (job, other, third)] == [["Finished"]] * 3
-    assert engine.estimate(job.plan).reused == 1
+    wait_until(lambda: engine.estimate(job.plan).reused == 1)
 
 
+@near
 def test_a_picture_that_is_looked_for_can_be_stopped(engine, device, monkeypatch):
     free = threading.Event()
     monkeypatch.setattr(History, "find", lambda *asked: free.wait(SAFETY) and None)
@@ -234,6 +245,7 @@ def test_a_picture_that_is_looked_for_can_be_stopped(engine, device, monkeypatch
     assert len(device.calls("admit")) == 2
 
 
+@near
 def test_no_image_is_begun_while_too_many_wait_for_the_disk(engine, device, monkeypatch):
     monkeypatch.setattr("engine.pictures.developing.CROWDED", 2)
     free = threading.Event()
@@ -273,6 +285,7 @@ def test_closing_waits_for_what_is_being_written(tmp_path, device, monkeypatch):
     assert len(files(engine)) == 1
 
 
+@near
 def test_an_unexpected_error_while_writing_fails_that_picture_alone(engine, device, monkeypatch):
     def write(content: bytes, folder: Path, name: str) -> Path:
         if "-seed-101" in name:
@@ -296,6 +309,7 @@ def test_finished_pictures_are_on_disk_whole(engine):
         assert not made.provenance.unfinished
 
 
+@near
 def test_a_picture_that_cannot_be_saved_is_not_lost(engine, monkeypatch):
     def write_picture(*args):
         raise NotSaved("The disk is full.")
@@ -441,6 +455,7 @@ def test_stopping_many_holds_up_nobody_else(engine, device):
     assert between == ["picture", "tick"] * 8
 
 
+@near
 def test_a_model_that_cannot_be_installed_keeps_nobody_waiting_for_it(engine, device, monkeypatch):
     def install(loaded):
         raise RuntimeError("a driver's bug")
@@ -488,6 +503,7 @@ def test_black_pictures_fail_and_leave_no_file(engine, device):
     assert len(files(engine)) == 1
 
 
+@near
 def test_an_image_that_cannot_be_begun_does_not_end_the_others(engine, device, monkeypatch):
     original = device.admit
 
@@ -505,6 +521,7 @@ def test_an_image_that_cannot_be_begun_does_not_end_the_others(engine, device, m
     assert "ZeroDivisionError" in ends(job)[1].detail
 
 
+@near
 @pytest.mark.parametrize(("error", "logged"), [(RuntimeError("boom"), 3), (SpoiltPicture("no numbers"), 0), (OutOfMemory("no room"), 0)])
 def test_a_failing_preview_is_no_failure(engine, device, monkeypatch, caplog, error, logged):
     monkeypatch.setattr(device, "preview", mock.Mock(side_effect=error))
@@ -568,6 +585,7 @@ def told(events: list[Event]) -> list[str]:
     return [event.text for event in events if isinstance(event, Notice) and event.progress is None]
 
 
+@near
 def test_one_visitors_vae_leaves_another_their_previews(engine, device, ticking):
     device.costs = {"linear": 0.01, "vae": 5.0}
     alone = run_together(engine, {"Ann": "auto"})
@@ -577,6 +595,7 @@ def test_one_visitors_vae_leaves_another_their_previews(engine, device, ticking)
     assert told(beside["Ann"]) == []
 
 
+@near
 def test_beside_others_a_previewer_asked_for_by_name_is_shown_as_often_as_its_owner_can_pay(engine, device, ticking):
     device.costs = {"linear": 0.0, "vae": 0.5}
     seen = run_together(engine, {"Ann": "vae", "Ben": "vae"})
@@ -588,6 +607,7 @@ def test_beside_others_a_previewer_asked_for_by_name_is_shown_as_often_as_its_ow
         ]
 
 
+@near
 @pytest.mark.parametrize(("cost", "shown"), [(1.0, 59), (2.0, 29), (6.0, 9)])
 def test_alone_a_previewer_asked_for_by_name_may_double_the_time(engine, device, ticking, cost, shown):
     device.costs = {"linear": 0.0, "vae": cost}
@@ -599,6 +619,7 @@ def test_alone_a_previewer_asked_for_by_name_may_double_the_time(engine, device,
     ])  # fmt: skip
 
 
+@near
 def test_images_take_turns_at_being_shown(engine, device, ticking):
     device.costs = {"linear": 0.0, "vae": 0.5}
     events = run_together(engine, {"Ann": "vae"}, count=4, steps=21)["Ann"]
@@ -606,6 +627,7 @@ def test_images_take_turns_at_being_shown(engine, device, ticking):
     assert [sorted(shown[at : at + 4]) for at in range(0, len(shown), 4)] == [[0, 1, 2, 3]] * 10
 
 
+@near
 def test_a_previewer_that_the_model_lacks_is_not_claimed_to_be_shown(engine):
     events = run_together(engine, {"Ann": "tiny"}, count=2)["Ann"]
     assert set(looks(events)) == {"linear"}
@@ -641,6 +663,7 @@ def test_cancelling_a_load_that_goes_on_harms_nobody(engine, device):
     assert warm.result(SAFETY) is None
 
 
+@near
 @pytest.mark.parametrize("error", [RuntimeError("a driver's bug"), SystemExit(3), MemoryError()])
 @pytest.mark.parametrize("broken", ["tick", "settle", "drop", "picture", "facts", "forget", "cost", "preview_costs", "count_tokens"])
 def test_whatever_the_device_raises_every_image_ends_and_the_next_one_works(engine, device, monkeypatch, broken, error):
@@ -679,6 +702,7 @@ def test_an_error_in_a_tick_ends_only_what_was_in_it(engine, device):
     assert ends(stopped)[0].made is not None
 
 
+@near
 def test_a_request_that_fails_ends_nobody_elses_images(engine, device, monkeypatch):
     device.hold()
     job = engine.submit(plan_of(engine, 2))
@@ -690,6 +714,7 @@ def test_a_request_that_fails_ends_nobody_elses_images(engine, device, monkeypat
     assert kinds(job) == ["Finished"] * 2
 
 
+@near
 @pytest.mark.parametrize("error", [SystemExit, MemoryError, StopIteration])
 def test_the_loop_is_begun_again_whatever_broke_it_off(engine, device, monkeypatch, error):
     """Where nothing is expected to raise, too."""
@@ -705,6 +730,7 @@ def test_the_loop_is_begun_again_whatever_broke_it_off(engine, device, monkeypat
     assert kinds(engine.submit(plan_of(engine))) == ["Finished"]
 
 
+@near
 def test_whoever_asks_without_pause_does_not_hold_up_the_ticks(engine, device):
     """Each answer is followed by the next question, as from a page that shows a film."""
     asked: list[int] = []
@@ -730,6 +756,7 @@ def test_a_device_that_breaks_off_when_it_is_opened_is_tried_again(tmp_path, cat
         assert [kinds(engine.submit(plan_of(engine))) for _ in range(2)] == [["Failed"], ["Finished"]]
 
 
+@near
 def test_no_more_threads_and_that_is_said(engine, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("engine.running.residency.threading.Thread", mock.Mock(side_effect=RuntimeError("can't start new thread")))
@@ -751,6 +778,7 @@ def test_closing_ends_all_images_even_if_the_worker_hears_of_it_late(tmp_path, d
     device.let_go()
 
 
+@near
 def test_a_stop_does_not_come_between_a_plans_growing_and_its_cells(engine, device, monkeypatch):
     device.hold()
     job, larger = engine.submit(plan_of(engine, 1)), plan_of(engine, 3)
@@ -783,6 +811,7 @@ def test_what_is_added_after_a_stop_is_made(engine, device):
     assert kinds(job) == ["Cancelled", "Finished", "Finished"]
 
 
+@near
 def test_what_was_stopped_is_not_looked_for_on_disk(engine, device, monkeypatch):
     free, looked_for = threading.Event(), []
 
@@ -851,6 +880,7 @@ def test_the_only_image_that_somebody_stopped_does_not_wait_for_anothers_many(en
     assert one.id in [job_id for ((job_id, _),) in device.calls("picture")][:2]
 
 
+@near
 def test_whoever_looks_for_many_pictures_lets_others_look_for_theirs(engine, device, monkeypatch):
     free, looked_for = threading.Event(), []
 
@@ -868,6 +898,7 @@ def test_whoever_looks_for_many_pictures_lets_others_look_for_theirs(engine, dev
     assert "one" in looked_for[:3]
 
 
+@near
 def test_nobody_works_and_that_is_said(engine, monkeypatch):
     dead = threading.Thread(target=lambda: None)
     dead.start()
@@ -881,6 +912,7 @@ def test_nobody_works_and_that_is_said(engine, monkeypatch):
     assert kinds(engine.submit(plan_of(engine))) == ["Finished"]
 
 
+@near
 def test_a_look_at_a_step_does_not_wait_for_ever(engine, device, monkeypatch):
     monkeypatch.setattr("engine.running.engine.ANSWER_SECONDS", 0.01)
     device.hold()
@@ -971,6 +1003,7 @@ def test_loading_is_reported_to_those_who_wait(engine, device):
     assert 0.5 in [event.progress for event in watcher.take() if isinstance(event, Notice)]
 
 
+@near
 def test_a_load_that_began_before_a_job_is_told_to_it(engine, device):
     device.may_load.clear()
     engine.warm()
@@ -991,6 +1024,7 @@ def test_why_a_model_could_not_be_loaded_is_remembered_until_it_can(engine, devi
     assert engine.trouble("starter") is None
 
 
+@near
 def test_a_visitor_who_waits_for_another_model_does_not_wait_for_all_of_somebodys_grid(engine, device, monkeypatch):
     """Of a grid that is larger than what may be under way, the rest waits until the other model had its turn."""
     monkeypatch.setattr("engine.running.admission.UNDER_WAY", 2)
@@ -1142,6 +1176,7 @@ def rehearsed(device: FakeDevice) -> list[int]:
     return [len(keys) for (keys,) in device.calls("tick") if keys[0][0] == "rehearsal"]
 
 
+@near
 def test_a_warmed_idle_model_is_rehearsed_and_the_first_estimate_is_measured(engine, device, installed, monkeypatch):
     plan = plan_of(engine, 3)
     assert engine.estimate(plan).seconds is None
@@ -1156,6 +1191,7 @@ def test_a_warmed_idle_model_is_rehearsed_and_the_first_estimate_is_measured(eng
     assert device.kept == set()
 
 
+@near
 def test_a_slow_model_is_not_rehearsed_in_wide_calls(engine, device, installed, monkeypatch):
     monkeypatch.setattr("engine.running.residency.REHEARSED_SECONDS", 0.001)
     device.tick_seconds = 0.01
@@ -1164,6 +1200,7 @@ def test_a_slow_model_is_not_rehearsed_in_wide_calls(engine, device, installed, 
     assert rehearsed(device) == [1, 1]
 
 
+@near
 def test_a_large_model_is_rehearsed_from_small_pictures_up_as_long_as_that_is_quick(engine, device, installed, monkeypatch):
     monkeypatch.setattr("engine.running.residency.REHEARSED_SECONDS", 60)
     engine.warm("sd15")
@@ -1171,6 +1208,7 @@ def test_a_large_model_is_rehearsed_from_small_pictures_up_as_long_as_that_is_qu
     assert [size for key, size in device.sizes if key == ("rehearsal", 0)] == [(side, side) for side in (64, 128, 256, 512, 512)]
 
 
+@near
 def test_a_rehearsal_ends_as_soon_as_somebody_comes(engine, device, installed):
     device.hold()
     engine.warm("sd15")
@@ -1197,6 +1235,7 @@ def test_a_model_that_was_not_warmed_is_not_rehearsed(engine, device):
     assert engine.estimate(plan_of(engine)).seconds is not None  # the picture itself was measured
 
 
+@near
 def test_a_rehearsal_that_had_to_be_left_out_is_not_made_up_for_later(engine, device, installed):
     device.may_load.clear()
     engine.warm()
@@ -1213,6 +1252,7 @@ def test_a_rehearsal_that_had_to_be_left_out_is_not_made_up_for_later(engine, de
     assert rehearsed(device) == []
 
 
+@near
 @pytest.mark.parametrize("trouble", ["tick", "step", "admit"])
 def test_a_failing_rehearsal_does_no_harm_and_measures_nothing(engine, device, installed, monkeypatch, trouble):
     with monkeypatch.context() as patch:
