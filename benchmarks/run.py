@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 RESULTS = Path(__file__).resolve().parent / "results"
 QUIET = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "GRADIO_ANALYTICS_ENABLED": "False"}
@@ -63,7 +64,7 @@ def _command(arguments: Sequence[str]) -> str:
     return " ".join(["python -m benchmarks.run", *(Path(one).name if "/" in one else one for one in arguments)])
 
 
-def write_results(file: Path, content: dict, table: str) -> None:
+def write_results(file: Path, content: dict[str, Any], table: str) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     file.with_suffix(".md").write_text(table, encoding="utf-8")

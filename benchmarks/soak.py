@@ -124,7 +124,7 @@ def _value(shown: Any) -> Any:
     return shown["value"] if isinstance(shown, dict) and shown.get("__type__") == "update" else shown
 
 
-def _wait_until_ready(log: Path, server: subprocess.Popen) -> None:
+def _wait_until_ready(log: Path, server: subprocess.Popen[bytes]) -> None:
     until = time.monotonic() + STARTING_SECONDS
     while not re.search(r"is ready", log.read_text()):
         if server.poll() is not None or time.monotonic() > until:

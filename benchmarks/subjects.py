@@ -199,7 +199,7 @@ def count_calls(unet: Any, work: Callable[[], Any]) -> dict[str, int]:
     """{"calls", "rows"} of the network while `work` runs, seen from the network itself."""
     seen = {"calls": 0, "rows": 0}
 
-    def hook(module: Any, arguments: tuple, output: Any) -> None:
+    def hook(module: Any, arguments: tuple[Any, ...], output: Any) -> None:
         seen["calls"] += 1
         seen["rows"] += output[0].shape[0]
 

@@ -72,7 +72,7 @@ class FakeDevice:
         self.packer = Packer(max_rows=2 * images_a_tick)
         self.width = 0
         self.room = 256 * 2**20
-        self.history: list[tuple] = []
+        self.history: list[tuple[Any, ...]] = []
         self.sizes: list[tuple[Key, tuple[int, int]]] = []  # of each image that was admitted
         self.model: str | None = None
         self.costs = {"linear": 0.0, "vae": 60.0}
@@ -109,7 +109,7 @@ class FakeDevice:
         """The images that are not forgotten."""
         return set(self._images)
 
-    def calls(self, method: str) -> list[tuple]:
+    def calls(self, method: str) -> list[tuple[Any, ...]]:
         """What `method` was called with, oldest first."""
         return [call[1:] for call in self.history if call[0] == method]
 

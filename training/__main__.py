@@ -8,8 +8,12 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from engine.errors import EngineError
+
+if TYPE_CHECKING:
+    from training.work import Work
 
 OUTPUTS = Path(__file__).resolve().parent.parent / "outputs" / "training"
 STAGES = ("data", "scenes", "tokenizer", "vae", "latents", "diffusion", "tiny", "export")
@@ -90,11 +94,10 @@ def _run_evaluation(options: argparse.Namespace) -> int:
     return 0
 
 
-def _work(options: argparse.Namespace, stop_at: float = float("inf")):
+def _work(options: argparse.Namespace, stop_at: float = float("inf")) -> Work:
     import torch
 
     from training.settings import CONFIG, load_config
-    from training.work import Work
 
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     config = load_config(options.config or CONFIG)
@@ -112,7 +115,7 @@ def _stage(name: str) -> Callable[..., object]:
     }[name]  # fmt: skip
 
 
-def _collect(work) -> None:
+def _collect(work: Work) -> None:
     from training.data import collect
     from training.settings import load_sources
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
@@ -54,7 +55,7 @@ def adopt(work: Work, model: Path) -> None:
     work.say(f"{work.folder} goes on from {model}: {left:,} steps of the diffusion stage are left")
 
 
-def _take(run: Run, weights: nn.Module, model: Path) -> None:
+def _take(run: Run[Any], weights: nn.Module, model: Path) -> None:
     """The weights of another model of the same shape, and their average with them."""
     try:
         run.model.load_state_dict(weights.state_dict())

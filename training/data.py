@@ -11,6 +11,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 from pydantic import BaseModel, ConfigDict
@@ -114,7 +115,7 @@ def _images(
                 failed.append(f"{code}-{style}: {error}")
 
 
-def _svg(icon: dict, icons: dict) -> str:
+def _svg(icon: dict[str, Any], icons: dict[str, Any]) -> str:
     """An icon of an iconify collection as a document; `currentColor` is black."""
     left, top = icon.get("left", icons.get("left", 0)), icon.get("top", icons.get("top", 0))
     height = icon.get("height", icons.get("height", 16))

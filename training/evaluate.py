@@ -5,7 +5,7 @@ It asks diffusers' own pipeline, with the engine's schedulers, so that any Stabl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -242,7 +242,7 @@ def _row_hits(apart: np.ndarray, codes: Sequence[str], wanted: Sequence[str], co
     return np.array([scores.found_among_first(row[None], codes, [code], count) == 1 for row, code in zip(apart, wanted, strict=True)])
 
 
-def _share(hits) -> float:
+def _share(hits: Iterable[Any]) -> float:
     found = list(hits)
     return sum(map(bool, found)) / max(1, len(found))
 

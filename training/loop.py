@@ -91,7 +91,7 @@ class Run(Generic[Network]):
         self.step, self.seconds = state["step"], state["seconds"]
 
 
-def train(run: Run, loss_of: Loss, say: Callable[[str], None]) -> bool:
+def train(run: Run[Any], loss_of: Loss, say: Callable[[str], None]) -> bool:
     """Runs the steps that are left; whether all are done. A checkpoint, the log and its curve are on disk afterwards."""
     run.model.train()
     _drop_lines_after(run.log, run.step)
@@ -126,7 +126,7 @@ def draws_of(schedule: Schedule, step: int) -> torch.Generator:
     return torch.Generator().manual_seed(schedule.seed * SEED_STRIDE + step)
 
 
-def precision(device: torch.device) -> contextlib.AbstractContextManager:
+def precision(device: torch.device) -> contextlib.AbstractContextManager[Any]:
     """bfloat16 for what can bear it, on CUDA and on CPUs that have it in hardware (a fifth to a third faster there); else float32."""
     if device.type == "cuda" or torch.cpu._is_avx512_bf16_supported():
         return torch.autocast(device.type, torch.bfloat16)
@@ -138,7 +138,7 @@ def compiled(network: nn.Module, device: torch.device) -> Callable[..., Any]:
     return torch.compile(network) if device.type == "cuda" else network
 
 
-def _advance_to_line(run: Run, loss_of: Loss) -> float:
+def _advance_to_line(run: Run[Any], loss_of: Loss) -> float:
     """Steps up to the log's next line, between which nothing is kept; their mean loss. Raises ArithmeticError when it is not finite."""
     losses = [_advance(run, loss_of)]
     while run.step % run.schedule.log_every and not run.finished:
@@ -149,7 +149,7 @@ def _advance_to_line(run: Run, loss_of: Loss) -> float:
     return loss
 
 
-def _advance(run: Run, loss_of: Loss) -> torch.Tensor:
+def _advance(run: Run[Any], loss_of: Loss) -> torch.Tensor:
     """One step; its loss, not yet waited for."""
     for group in run.optimiser.param_groups:
         group["lr"] = learning_rate(run.schedule, run.step)
@@ -174,7 +174,7 @@ def _drop_lines_after(log: Path, step: int) -> None:
         log.write_text("\n".join([head, *(line for line in lines if int(line.split(",")[0]) <= step)]) + "\n")
 
 
-def _add_line(run: Run, loss: float) -> None:
+def _add_line(run: Run[Any], loss: float) -> None:
     run.log.parent.mkdir(parents=True, exist_ok=True)
     new = not run.log.is_file()
     with run.log.open("a", newline="") as stream:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
@@ -150,6 +152,6 @@ def _tokenize(work: Work) -> None:
     write_whole(work.folder / "tokens.npy", lambda beside: _save_array(beside, tokens))
 
 
-def _save_array(file, array: np.ndarray) -> None:
+def _save_array(file: Path, array: np.ndarray) -> None:
     with file.open("wb") as stream:
         np.save(stream, array)

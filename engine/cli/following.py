@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from tqdm import tqdm
 
@@ -68,7 +68,7 @@ class _StepBar:
     def __init__(self, images: int):
         self._images = images
         self._steps: dict[int, tuple[int, int]] = {}
-        self._bar: tqdm | None = None
+        self._bar: tqdm[NoReturn] | None = None
 
     def __enter__(self) -> _StepBar:
         return self

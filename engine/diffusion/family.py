@@ -26,7 +26,7 @@ Conditioning = Mapping[str, torch.Tensor]
 class Conditions:
     """What an image's network calls need, the same for each of its steps."""
 
-    needs: Needs
+    needs: Needs[Any]
     """What the family's row in engine.recipes.families says of the recipe. A `group` may tell more images apart than is known there."""
     rows: tuple[Conditioning, ...]
     """For each of `needs.rows`, in their order: tensors that can be stacked with those of any image of the same group, (1, ...)."""

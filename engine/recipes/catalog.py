@@ -238,13 +238,13 @@ def load_styles(file: Path) -> list[Style]:
     return [Style(name=name, **table) for name, table in tables.items()]
 
 
-def _from_table(name: str, table: dict, folder: Path) -> ModelSpec:
+def _from_table(name: str, table: dict[str, Any], folder: Path) -> ModelSpec:
     found = {key: folder / table[key] for key in ("source", "tiny_decoder") if key in table}
     beside = {key: str(local.resolve()) for key, local in found.items() if local.is_dir()}
     return ModelSpec(name=name, **{**table, **beside})
 
 
-def _read_json(file: Path) -> dict:
+def _read_json(file: Path) -> dict[str, Any]:
     content = json.loads(file.read_text(encoding="utf-8"))
     if not isinstance(content, dict):
         raise ValueError(f"{file.name} is not a table of settings")

@@ -32,7 +32,7 @@ class FamilyRow:
     name: str
     pipeline: str
     """diffusers' class for it, as a folder's model_index.json names it."""
-    needs: Callable[[Recipe], Needs]
+    needs: Callable[[Recipe], Needs[Hashable]]
 
 
 class Text(NamedTuple):

@@ -22,7 +22,7 @@ Calls = Counter[tuple[int, int]]
 
 
 def count_calls(
-    recipes: Sequence[Recipe], needs: Callable[[Recipe], Needs], packer: Packer, *, exact: bool = False, together: bool = False
+    recipes: Sequence[Recipe], needs: Callable[[Recipe], Needs[Hashable]], packer: Packer, *, exact: bool = False, together: bool = False
 ) -> Calls:
     """The calls that one job of these recipes takes on an otherwise idle device; `needs` is that of the model's FamilyRow."""
     groups: dict[Hashable, int] = {}

@@ -222,7 +222,7 @@ def first_origin(recipe: Recipe) -> Hashable:
 
 
 def load_of(
-    recipe: Recipe, needs: Needs, key: Hashable, step: int, *, origin: Hashable = None, exact: bool = False, owner: str = "",
+    recipe: Recipe, needs: Needs[Hashable], key: Hashable, step: int, *, origin: Hashable = None, exact: bool = False, owner: str = "",
     job: str = "", together: bool = False,
 ) -> Load:  # fmt: skip
     """What an image that has taken `step` steps asks of the next call; `origin` stands in for `first_origin`.

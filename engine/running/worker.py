@@ -136,7 +136,7 @@ class Worker:
         self._lookups.close()
         self._developer.close()
 
-    def _request(self, order: Order) -> Request:
+    def _request(self, order: Stop | Forget | Warm | Ask | Withdraw) -> Request:
         match order:
             case Stop():
                 return Request(partial(self._stop, order))
@@ -149,7 +149,6 @@ class Worker:
                 return Request(partial(self._questions.append, order))
             case Withdraw():
                 return Request(partial(self._withdraw, order.ticket))
-        raise TypeError(f"{type(order).__name__} is no order")
 
     def _join(self, order: Begin) -> None:
         """The cells of an order wait from now on. The gate is held."""
