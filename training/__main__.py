@@ -97,13 +97,14 @@ def _run_evaluation(options: argparse.Namespace) -> int:
 def _work(options: argparse.Namespace, stop_at: float = float("inf")) -> Work:
     import torch
 
+    from training import work
     from training.settings import CONFIG, load_config
 
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     config = load_config(options.config or CONFIG)
     config.profile(options.profile)
     folder = options.work / options.profile
-    return Work(config, options.profile, options.work / "data", folder, torch.device(device), _say, stop_at, _processes())
+    return work.Work(config, options.profile, options.work / "data", folder, torch.device(device), _say, stop_at, _processes())
 
 
 def _stage(name: str) -> Callable[..., object]:

@@ -15,6 +15,7 @@ from transformers import CLIPTokenizer
 
 from engine.errors import InvalidRequest
 from tests.conftest import STARTER
+from training.__main__ import main
 from training.adopt import adopt
 from training.curves import draw_curve
 from training.diffusion import DiffusionLoss, diffusion_run, min_snr_weights, scenes_in_turn, stratified_times, train_diffusion
@@ -297,3 +298,8 @@ def test_a_stage_is_done_anew_when_what_it_depends_on_changes(work, config, tmp_
     ):
         now = replace(first, config=config.model_copy(update=changed))
         assert {stage for stage in ("scenes", "tokenizer", "vae", "latents") if now.is_done(stage)} == kept
+
+
+def test_a_stage_without_what_it_needs_says_which_stage_makes_it(tmp_path, capsys) -> None:
+    assert main(["tokenizer", "--profile", "smoke", "--work", str(tmp_path)]) == 1
+    assert "run `python -m training data` first" in capsys.readouterr().err
