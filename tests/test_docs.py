@@ -27,7 +27,7 @@ from engine.pictures.foreign import _READERS
 from engine.recipes.axes import AXES, Offer
 from engine.recipes.catalog import Catalog, Limits
 from engine.recipes.plan import AxisLine, Grid, plan_grid
-from engine.running import admission, packing, previewing, worker
+from engine.running import admission, finishing, packing, previewing
 from tests.conftest import ROOT
 from tests.fake_device import fake_engine
 
@@ -311,7 +311,7 @@ ARCHITECTURE = ROOT / "docs" / "architecture.md"
 FIGURES = [
     ("**What is under way is bounded**, in images ({})", admission.UNDER_WAY),
     ("When {} pictures wait to be written, no new image is begun", developing.CROWDED),
-    ("returned to the kernel every {} pictures", worker.GIVEN_BACK_EVERY),
+    ("returned to the kernel every {} pictures", finishing.GIVEN_BACK_EVERY),
     ("runs every call at a fixed width ({} rows, padded)", packing.EXACT_ROWS),
     ("after {} that went well", packing.PROBED_AFTER),
     ("earns a tenth ({} % on CUDA)", round(100 * previewing.SHARE["cuda"])),

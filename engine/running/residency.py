@@ -202,12 +202,12 @@ class Residency:
 
     def _failed(self, spec: ModelSpec, error: BaseException) -> None:
         self._loading = self._progress = self._rehearsing = None
-        self.answer_warmed()
         if not isinstance(error, EngineError):
             log.error("loading %s failed", spec.name, exc_info=error)
             error = ModelUnavailable(f"{spec.title} could not be loaded; the log has the details.")  # its words may hold a path
         log.info("%s", error)  # the command line tells it by itself
         self._tell(Trouble(spec.name, str(error)))
+        self.answer_warmed()  # whoever hears of it asks for the trouble
         self._around.lost(spec.name, str(error))
 
     def _install(self, model: str, loaded: Any) -> None:

@@ -6,7 +6,6 @@ wrong ends what it belongs to and nothing else: the loop goes on. What goes in a
 
 from __future__ import annotations
 
-import itertools
 import logging
 import queue
 import threading
@@ -14,7 +13,6 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -23,14 +21,14 @@ from pathlib import Path
 from PIL import Image
 
 from engine.errors import EngineError
-from engine.pictures.developing import Developer, Exposed
+from engine.pictures.developing import Developer
 from engine.pictures.history import History
 from engine.pictures.made import Made
 from engine.recipes.catalog import Catalog
-from engine.running import heap
 from engine.running.admission import Admission
 from engine.running.device import Advance, Device, Key
 from engine.running.events import Cancelled, Developing, Failed, Finished, Notice, Preview, Queued
+from engine.running.finishing import Finisher
 from engine.running.lookups import Lookups
 from engine.running.messages import (
     Answered,
@@ -38,7 +36,6 @@ from engine.running.messages import (
     Begin,
     Called,
     CountTokens,
-    Developed,
     Forget,
     Order,
     Stop,
@@ -61,15 +58,6 @@ PLACES_EVERY = 0.5
 
 CLOSING_SECONDS = 30.0
 """How long the next stopped image may take to be decoded when Darkroom is closed."""
-
-GIVEN_BACK_EVERY = 50
-"""Pictures after which freed memory is returned to the kernel: what a crowd's requests leave behind between what is kept would
-otherwise add up. It takes milliseconds."""
-
-TILED = (
-    "This picture did not fit into the device's memory as a whole and was decoded in tiles: faint seams are possible,"
-    " and it may not be the same bits again."
-)
 
 _BROKEN = "Something went wrong inside Darkroom; the log has the details. Please try again."
 
@@ -95,7 +83,7 @@ class Worker:
         self._viewing: Viewing | None = None
         self._lookups = Lookups(history)
         self._developer = Developer(folder, history)
-        self._written = itertools.count(1)
+        self._finisher = Finisher(self._developer, self.calling, tell, self._wake)
         self._looked_up: dict[Key, Task] = {}  # let in, but perhaps on disk already
         self._live: dict[Key, Task] = {}
         self._stopped: list[Task] = []  # out of the ticks, their pictures still to be decoded
@@ -386,42 +374,7 @@ class Worker:
         task.publish(Preview(task.cell.index, advance.step, advance.total, image, method, elapsed))
         if advance.done:
             task.publish(Developing(task.cell.index, advance.step, advance.total))
-            self._develop(task)
-
-    def _develop(self, task: Task) -> None:
-        """Decodes what an image has become, and has it written. Raises what the decoder raises; the image is settled then too."""
-        device, recipe, order = self._residency.device, task.recipe, task.order
-        start = time.perf_counter()
-        try:
-            with self.calling():
-                image, facts = device.picture(task.key), device.facts(task.key)
-        finally:
-            self._settle(task)
-        now = time.perf_counter()
-        self._tell(Developed(recipe.model, recipe.width * recipe.height, now - start))
-        exposed = Exposed(
-            image, recipe, order.exact, task.step, task.total, round(now - task.started, 3), f"{order.job}-{task.cell.index:02d}",
-            repeatable=task.latents is None,
-        )  # fmt: skip
-        self._developer.develop(exposed, facts, partial(self._tell_developed, task))
-
-    def _tell_developed(self, task: Task, developed: Future[Made]) -> None:
-        """The end of an image that was written, or could not be. In a thread of the developer's."""
-        cell = task.cell.index
-        try:
-            made = developed.result()
-            if made.provenance.tiled:
-                task.publish(Notice(TILED, cell=cell))
-            if made.unsaved:
-                task.publish(Notice(made.unsaved, cell=cell))
-            task.publish(Cancelled(cell, task.step, task.total, made) if made.provenance.unfinished else Finished(cell, made))
-        except BaseException:
-            log.exception("a picture could not be developed")
-            task.publish(Failed(cell, "This picture could not be developed; the log has the details.", traceback.format_exc()))
-        finally:
-            self._wake()
-            if next(self._written) % GIVEN_BACK_EVERY == 0:
-                heap.give_back()
+            self._finisher.finish(self._residency.device, task, self._settle)
 
     def _settle(self, task: Task) -> None:
         """An image has ended, or is about to: it holds up nobody any more."""
@@ -482,7 +435,7 @@ class Worker:
         task = next(task for task in self._stopped if task.owner == owner)
         self._stopped.remove(task)
         try:
-            self._develop(task)
+            self._finisher.finish(self._residency.device, task, self._settle)
             return
         except BaseException:  # what cannot be shown of a stopped image is no news
             log.exception("a stopped image could not be developed")

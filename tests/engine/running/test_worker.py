@@ -557,7 +557,7 @@ class Clock:
 def ticking(device, monkeypatch):
     """Costs of the device's previews count against calls of a second each."""
     clock = Clock(device)
-    for module in ("worker", "residency"):
+    for module in ("worker", "residency", "finishing"):
         monkeypatch.setattr(f"engine.running.{module}.time", clock)
 
 
