@@ -29,7 +29,7 @@ from engine.recipes.plan import Cell, Plan
 from engine.running.events import Finished, Preview
 from engine.running.job import Job
 from engine.running.previewing import PreviewOptions
-from ui.live import Answer, LiveSheet
+from ui.sheet.live import Answer, LiveSheet
 
 SIDES = (3, 5, 8)
 DIFFERENT = 16

@@ -167,6 +167,10 @@ def test_the_documents_table_names_the_packages_that_a_room_imports(room: str) -
     assert found - set(sys.stdlib_module_names) - {"engine", "ui"} == named
 
 
+def test_a_sheet_knows_no_tab() -> None:
+    assert breaches(sources("ui/sheet"), {"ui.tabs", "ui.page", "gradio"}) == []
+
+
 def test_diffusion_never_imports_the_page() -> None:
     assert breaches(DIFFUSION, {"gradio", "ui", "app"}) == []
 

@@ -10,7 +10,7 @@ import gradio as gr
 from engine.recipes.catalog import load_styles
 from engine.recipes.plan import load_grids
 from engine.running.engine import Engine
-from ui.bench import Bench
+from ui.tabs.bench import Bench
 
 HEAD = """
 <div id="head">

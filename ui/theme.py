@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-HERE = Path(__file__).resolve().parent
+ASSETS = Path(__file__).resolve().parent / "assets"
 
 SAFELIGHT = gr.themes.Color(
     name="safelight", c50="#fff3f0", c100="#ffe2db", c200="#ffc4b6", c300="#ff9d86", c400="#ff7355", c500="#f4502f",
@@ -58,9 +58,9 @@ def page_assets() -> dict[str, Any]:
     # In the head, since gradio prefixes each part between commas of what it is handed as css, also inside :is(...).
     sheet = f"<style>{read_asset('sheet.css')}</style>"
     head = f'<meta name="color-scheme" content="dark light"><meta name="referrer" content="no-referrer">{sheet}{scripts}'
-    return {"theme": make_theme(), "css": read_asset("darkroom.css"), "head": head, "favicon_path": HERE / "favicon.svg"}
+    return {"theme": make_theme(), "css": read_asset("darkroom.css"), "head": head, "favicon_path": ASSETS / "favicon.svg"}
 
 
 def read_asset(name: str) -> str:
     """One of the page's own scripts or style sheets."""
-    return (HERE / name).read_text(encoding="utf-8")
+    return (ASSETS / name).read_text(encoding="utf-8")

@@ -22,9 +22,9 @@ from engine.running.events import Failed, Finished, Notice
 from engine.running.job import Job
 from tests.e2e.conftest import DONE, drop, new_context, open_page
 from tests.ui.hostile import MARKUP, TEMPLATES
-from ui import stage
-from ui.controls import hint
-from ui.view import standing_view
+from ui.sheet.view import standing_view
+from ui.tabs import stage
+from ui.tabs.controls import hint
 
 pytestmark = pytest.mark.browser
 

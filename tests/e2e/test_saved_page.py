@@ -16,8 +16,8 @@ from tests.e2e.conftest import new_context
 from tests.engine.recipes.offer import OFFER
 from tests.fake_device import FakeDevice
 from tests.jobs import running
-from ui.live import LiveSheet
-from ui.takeaway import Takeaway
+from ui.sheet.live import LiveSheet
+from ui.sheet.takeaway import Takeaway
 
 pytestmark = pytest.mark.browser
 

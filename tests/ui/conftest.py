@@ -16,13 +16,13 @@ from engine.running.engine import Engine
 from tests.fake_device import FakeDevice, fake_engine
 from tests.gradio_loop import in_a_loop
 from tests.jobs import running
-from ui.bench import Bench
-from ui.compare import CompareTab
-from ui.controls import KEEP
-from ui.generate import GenerateTab
-from ui.live import LiveSheet
 from ui.page import build_page
-from ui.takeaway import Takeaway
+from ui.sheet.live import LiveSheet
+from ui.sheet.takeaway import Takeaway
+from ui.tabs.bench import Bench
+from ui.tabs.compare import CompareTab
+from ui.tabs.controls import KEEP
+from ui.tabs.generate import GenerateTab
 
 ANN, BOB = "a" * 32, "b" * 32
 ASKED = {"prompt": "an owl", "seed_mode": KEEP, "seed": 100, "steps": 4}

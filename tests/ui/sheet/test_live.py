@@ -29,9 +29,9 @@ from engine.running.job import Job
 from tests.fake_device import FakeDevice
 from tests.jobs import at_step, ends, kinds, running, wait_for
 from tests.ui.data_uri import picture_of
-from ui.live import TILE, LiveSheet, sprite
-from ui.takeaway import KINDS, Takeaway
-from ui.view import THUMB
+from ui.sheet.live import TILE, LiveSheet, sprite
+from ui.sheet.takeaway import KINDS, Takeaway
+from ui.sheet.view import THUMB
 
 Answer = dict[str, Any]
 Ask = Callable[..., Answer]
@@ -600,7 +600,7 @@ def test_a_file_to_take_away_is_fetched_by_its_address(finished):
 def test_boxes_are_told_with_the_files_whose_words_are_drawn_here(finished, monkeypatch):
     _, ask = finished
     assert ask("take", kind="png", page=0)["notice"] == ""
-    monkeypatch.setattr("ui.live.missing_letters", lambda plan: "They are boxes.")
+    monkeypatch.setattr("ui.sheet.live.missing_letters", lambda plan: "They are boxes.")
     assert {kind: ask("take", kind=kind, page=0)["notice"] for kind in KINDS} == {
         "png": "They are boxes.", "zip": "They are boxes.", "webp": "They are boxes.", "html": "",
     }  # fmt: skip

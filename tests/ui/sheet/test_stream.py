@@ -8,8 +8,8 @@ import threading
 import pytest
 
 from tests.jobs import at_step, ends, plan_of, wait_for
-from ui import stream
-from ui.stream import changed
+from ui.sheet import stream
+from ui.sheet.stream import changed
 
 
 @pytest.fixture

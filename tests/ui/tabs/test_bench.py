@@ -16,10 +16,10 @@ from engine.recipes.plan import AxisLine, Grid, plan_grid
 from engine.running.device import TokenCount
 from tests.conftest import ROOT
 from tests.ui.conftest import ANN, pictures
-from ui.axes import NONE
-from ui.compare import CompareTab
-from ui.controls import KEEP
-from ui.loaded import loaded_value
+from ui.tabs.axes import NONE
+from ui.tabs.compare import CompareTab
+from ui.tabs.controls import KEEP
+from ui.tabs.loaded import loaded_value
 
 DATA = ROOT / "tests" / "data"
 

@@ -19,7 +19,7 @@ from engine.recipes.recipe import Recipe
 from engine.running.events import Cancelled, Developing, Event, Failed, Finished, Notice, Preview, Queued
 from engine.running.job import Job
 from tests.ui.data_uri import picture_of
-from ui.view import CellView, JobView, counted, image_uri, picture_src, standing_view
+from ui.sheet.view import CellView, JobView, counted, image_uri, picture_src, standing_view
 
 SMALL = Image.new("RGB", (16, 8), (200, 30, 60))
 
@@ -255,7 +255,7 @@ def test_counted_things(count: int, text: str) -> None:
 
 def test_an_image_is_written_for_the_page_only_when_somebody_looks_and_once(monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[Image.Image] = []
-    monkeypatch.setattr("ui.view.image_uri", lambda image: written.append(image) or "data:")
+    monkeypatch.setattr("ui.sheet.view.image_uri", lambda image: written.append(image) or "data:")
     cell = after([Preview(0, 1, 4, SMALL)]).cells[0]
     assert written == []
     assert [cell.src, cell.src, cell.src] == ["data:"] * 3

@@ -15,7 +15,7 @@ from engine.running.job import Job
 from engine.sheets.film import animation
 from engine.sheets.takeaway import cells_zip, sheet_file
 from ui.files import passing_folder
-from ui.saved_page import Ask, saved_page
+from ui.sheet.saved_page import Ask, saved_page
 
 DRAWN = {"png", "zip", "webp"}
 """Kinds whose words are drawn here; those of a page are drawn by the browser that shows it."""

@@ -32,8 +32,8 @@ from tests.fake_device import SAFETY
 from tests.gradio_loop import in_a_loop
 from tests.jobs import at_step, wait_for
 from ui.files import KEPT_SECONDS
-from ui.live import LiveSheet
-from ui.takeaway import KINDS, Takeaway
+from ui.sheet.live import LiveSheet
+from ui.sheet.takeaway import KINDS, Takeaway
 
 HOSTILE = "</script><script>window.hacked=1</script>${window.hacked=1}<!--"
 
@@ -177,7 +177,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(engine, write, monkeypatch):
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("ui.takeaway.cells_zip", full)
+    monkeypatch.setattr("ui.sheet.takeaway.cells_zip", full)
     with pytest.raises(NotSaved, match="could not be written: No space left on device"):
         write(job, "zip", 0)
     assert list(file.parent.iterdir()) == [file]

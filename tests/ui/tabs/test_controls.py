@@ -17,7 +17,7 @@ from engine.recipes.recipe import MAX_PROMPT, MAX_SEED, RANDOM_SEEDS, Recipe, St
 from engine.recipes.schedulers import available_schedulers
 from tests.conftest import ROOT
 from tests.gradio_loop import in_a_loop
-from ui.controls import (
+from ui.tabs.controls import (
     KEEP,
     NO_STYLE,
     RANDOM,

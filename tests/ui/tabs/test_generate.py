@@ -24,8 +24,8 @@ from engine.running.job import Job
 from tests.fake_device import SAFETY
 from tests.jobs import at_step, ends, files, plan_of, put, wait_for
 from tests.ui.conftest import ANN, ASKED, BOB, Update, followed, merged, pictures
-from ui.controls import KEEP, RANDOM
-from ui.generate import GenerateTab, _unsaved_file
+from ui.tabs.controls import KEEP, RANDOM
+from ui.tabs.generate import GenerateTab, _unsaved_file
 
 
 def is_idle(tab: GenerateTab, page: Update) -> bool:

@@ -14,8 +14,8 @@ import gradio as gr
 from engine.errors import InvalidRequest
 from engine.pictures.made import Made
 from engine.recipes.catalog import ModelSpec
+from ui.sheet.view import CellView, JobView, picture_src, thumbnail_src
 from ui.template import literal
-from ui.view import CellView, JobView, picture_src, thumbnail_src
 
 Value = dict[str, Any]
 

@@ -19,12 +19,12 @@ from engine.recipes.values import longer_line
 from engine.running.engine import Engine
 from engine.running.job import Job
 from engine.running.speed import Estimate, seconds_shown
-from ui.axes import NAMES, AxisPickers, axis_line
-from ui.controls import Advice, Controls, Request, hint, hint_value
 from ui.handlers import QUIET, TOLD, Newest, known_visitor
-from ui.live import LiveSheet
-from ui.takeaway import Takeaway
-from ui.view import counted
+from ui.sheet.live import LiveSheet
+from ui.sheet.takeaway import Takeaway
+from ui.sheet.view import counted
+from ui.tabs.axes import NAMES, AxisPickers, axis_line
+from ui.tabs.controls import Advice, Controls, Request, hint, hint_value
 
 OPENS_WITH = GridPreset(
     title="", x=AxisLine(axis="cfg", values="2, 5, 9"), y=AxisLine(axis="seed", values="3 random seeds")

@@ -15,11 +15,11 @@ from engine.recipes.plan import GridPreset
 from engine.recipes.recipe import Style, make_recipe
 from engine.recipes.schedulers import SCHEDULERS
 from engine.running.engine import Engine
-from ui.compare import CompareTab
-from ui.controls import Controls, guidance_advice, hint_value, more_label, ratio_of, size_advice, size_of, with_ready_words
-from ui.generate import GenerateTab
 from ui.handlers import QUIET, TOLD
-from ui.loaded import loaded_component, loaded_value
+from ui.tabs.compare import CompareTab
+from ui.tabs.controls import Controls, guidance_advice, hint_value, more_label, ratio_of, size_advice, size_of, with_ready_words
+from ui.tabs.generate import GenerateTab
+from ui.tabs.loaded import loaded_component, loaded_value
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".avif")
 """Names of files that may carry settings; what is in them decides, not the name."""

@@ -13,7 +13,7 @@ from engine.recipes.catalog import Catalog, Limits, load_styles
 from engine.recipes.plan import MAX_LINE, AxisLine, Grid, GridPreset, load_grids, plan_grid
 from tests.conftest import ROOT
 from tests.gradio_loop import in_a_loop
-from ui.axes import ADD, NONE, AxisPickers, with_value
+from ui.tabs.axes import ADD, NONE, AxisPickers, with_value
 
 CATALOG = Catalog.load(ROOT / "presets" / "models.toml")
 OFFER = Offer(CATALOG, Limits(), tuple(load_styles(ROOT / "presets" / "styles.toml")))

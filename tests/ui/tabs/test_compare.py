@@ -19,9 +19,9 @@ from engine.running.speed import Estimate
 from tests.fake_device import SAFETY
 from tests.jobs import at_step, ends, kinds, wait_for
 from tests.ui.conftest import ANN, BOB, Visit, merged
-from ui.axes import NONE
-from ui.compare import CompareTab, cost_line, sheet_title
-from ui.controls import KEEP, RANDOM
+from ui.tabs.axes import NONE
+from ui.tabs.compare import CompareTab, cost_line, sheet_title
+from ui.tabs.controls import KEEP, RANDOM
 
 CFG_BY_SEED = {"x": ("cfg", "2, 5"), "y": ("seed", "7, 8")}
 NOTHING = (NONE, "")

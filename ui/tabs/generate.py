@@ -18,12 +18,12 @@ from engine.pictures.outputs import open_picture, write_picture
 from engine.recipes.plan import plan_images
 from engine.running.engine import Engine
 from engine.running.job import Job, Standing
-from ui import stage
-from ui.controls import Controls
 from ui.files import passing_folder
 from ui.handlers import QUIET, TOLD, known_visitor
-from ui.stream import changed
-from ui.view import JobView, standing_view
+from ui.sheet.stream import changed
+from ui.sheet.view import JobView, standing_view
+from ui.tabs import stage
+from ui.tabs.controls import Controls
 
 
 class GenerateTab:

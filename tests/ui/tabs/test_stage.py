@@ -18,9 +18,9 @@ from engine.recipes.recipe import Recipe
 from engine.running.events import Cancelled, Event, Failed, Finished, Notice, Preview, Queued
 from engine.running.job import Job
 from tests.ui.hostile import HOSTILE
-from ui import stage
-from ui.stage import FOLLOW, STAGE, STRIP
-from ui.view import JobView, standing_view
+from ui.sheet.view import JobView, standing_view
+from ui.tabs import stage
+from ui.tabs.stage import FOLLOW, STAGE, STRIP
 
 IMAGE = Image.new("RGB", (16, 16), (200, 30, 60))
 TAG = re.compile(r"\{\{(.*?)\}\}")

@@ -26,10 +26,10 @@ from engine.sheets import ranking
 from engine.sheets.difference import compare
 from engine.sheets.labels import told_apart
 from engine.sheets.sheet import missing_letters
-from ui import view as views
-from ui.saved_page import Answer
-from ui.takeaway import DRAWN, Takeaway
-from ui.view import CellView, file_src, image_uri, picture_src, png_uri, thumbnail_src
+from ui.sheet import view as views
+from ui.sheet.saved_page import Answer
+from ui.sheet.takeaway import DRAWN, Takeaway
+from ui.sheet.view import CellView, file_src, image_uri, picture_src, png_uri, thumbnail_src
 
 TILE = 160
 """Pixels of a developing cell's longer side."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from ui.stage import PICK
+from ui.tabs.stage import PICK
 from ui.template import literal
 
 READ_AT_ONCE = 480

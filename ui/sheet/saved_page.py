@@ -21,8 +21,8 @@ from engine.recipes.plan import Plan, differences
 from engine.running.job import Job
 from engine.sheets.sheet import GONE
 from engine.sheets.takeaway import picture_file
+from ui.sheet.view import LOSSLESS_BELOW, data_uri, image_uri
 from ui.theme import read_asset
-from ui.view import LOSSLESS_BELOW, data_uri, image_uri
 
 Answer = dict[str, Any]
 Ask = Callable[[Any], Answer]
