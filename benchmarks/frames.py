@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy
 from PIL import Image
@@ -29,7 +29,8 @@ from engine.recipes.plan import Cell, Plan
 from engine.running.events import Finished, Preview
 from engine.running.job import Job
 from engine.running.previewing import PreviewOptions
-from ui.sheet.live import Answer, LiveSheet
+from ui.sheet.answers import Frame
+from ui.sheet.live import LiveSheet
 
 SIDES = (3, 5, 8)
 DIFFERENT = 16
@@ -60,15 +61,16 @@ class Watched:
         self._seen = -1
         gc.collect()  # not before each frame: it would take a hundred times as long as the frame
 
-    def frame(self) -> tuple[float, Answer, int]:
+    def frame(self) -> tuple[float, Frame, int]:
         """(milliseconds until it can be sent, the answer, its bytes) of what is new since the last frame."""
         asked = {"question": "frame", "key": self.job.key, "seen": self._seen, "page": 0}
         start = time.perf_counter()
         answer = self._sheet.ask(asked)
         content = json.dumps(answer, ensure_ascii=False, separators=(",", ":")).encode()
         seconds = time.perf_counter() - start
-        self._seen = answer["version"]
-        return 1000 * seconds, answer, len(content)
+        frame = cast("Frame", answer)
+        self._seen = frame["version"]
+        return 1000 * seconds, frame, len(content)
 
 
 def measure(ours: Ours, repeats: int) -> Iterator[Result]:
@@ -134,7 +136,7 @@ def _written(image: Image.Image, like: Made, folder: Path, name: str) -> Made:
     return Made(like.recipe, like.provenance, "", write_picture(png_bytes(image, like.recipe, like.provenance), folder, name))
 
 
-def _measured(side: int, name: str, frames: Sequence[tuple[float, Answer, int]]) -> Measure:
+def _measured(side: int, name: str, frames: Sequence[tuple[float, Frame, int]]) -> Measure:
     facts: dict[str, Any] = {"bytes": round(statistics.median(content for _, _, content in frames))}
     sprites = [answer["sprite"] for _, answer, _ in frames if answer["sprite"]]
     if sprites:

@@ -171,6 +171,12 @@ def test_a_sheet_knows_no_tab() -> None:
     assert breaches(sources("ui/sheet"), {"ui.tabs", "ui.page", "gradio"}) == []
 
 
+def test_what_a_sheet_is_told_is_made_of_values() -> None:
+    """Live and in a saved page: neither an engine nor the disk is asked."""
+    forbidden = {"engine.running.engine", "engine.pictures.outputs", "engine.pictures.history", "ui.sheet.live", "ui.sheet.saved_page"}
+    assert breaches([ROOT / "ui" / "sheet" / "answers.py"], forbidden | {"ui.sheet.takeaway"}) == []
+
+
 def test_diffusion_never_imports_the_page() -> None:
     assert breaches(DIFFUSION, {"gradio", "ui", "app"}) == []
 

@@ -16,7 +16,6 @@ from tests.e2e.conftest import new_context
 from tests.engine.recipes.offer import OFFER
 from tests.fake_device import FakeDevice
 from tests.jobs import running
-from ui.sheet.live import LiveSheet
 from ui.sheet.takeaway import Takeaway
 
 pytestmark = pytest.mark.browser
@@ -48,7 +47,7 @@ def saved_file(engine: Engine, x: str = "seed: 1, 2, 3", y: str = "cfg: 4, 8", z
     given = {"prompt": "a red cat", "width": 64, "height": 64, "steps": 4, **recipe}
     job = engine.submit(plan_grid(Grid(recipe=make_recipe(**given), **lines), OFFER))
     job.wait()
-    return Takeaway(engine).write(job, "html", 0, LiveSheet(engine, Takeaway(engine)).ask)
+    return Takeaway(engine).write(job, "html", 0)
 
 
 @pytest.fixture

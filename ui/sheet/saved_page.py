@@ -9,24 +9,25 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypedDict
 
 from PIL import Image
 
 from engine.errors import InvalidRequest
 from engine.pictures.made import Made
 from engine.pictures.outputs import open_picture
-from engine.recipes.plan import Plan, differences
+from engine.recipes.plan import differences
 from engine.running.job import Job
 from engine.sheets.sheet import GONE
 from engine.sheets.takeaway import picture_file
-from ui.sheet.view import LOSSLESS_BELOW, data_uri, image_uri
+from ui.sheet import answers
+from ui.sheet.answers import Changes, Look, Sheet, Sprite, State
+from ui.sheet.view import LOSSLESS_BELOW, CellView, data_uri, image_uri, standing_view
 from ui.theme import read_asset
 
-Answer = dict[str, Any]
-Ask = Callable[[Any], Answer]
-"""From the question of a sheet's script, {"question", "key", ...}, to its answer."""
+Frames = Callable[[Mapping[int, int]], Mapping[int, Image.Image]]
+"""Gives the pictures of cells after a step of each, as Engine.frames does for a job."""
 
 SCRIPTS = ("sheet.js", "loupe.js", "saved_page.js")
 STYLES = ("saved_page.css", "sheet.css")
@@ -61,41 +62,52 @@ PAGE = """<!doctype html>
 """
 
 
-def saved_page(ask: Ask, job: Job) -> str:
-    """The page of a job's sheet as it is now, from a LiveSheet's answers. Raises InvalidRequest when the job is not kept any more."""
+class FilmFrame(TypedDict):
+    """A page's cells after step `at` of the longest run on it."""
+
+    at: int
+    sprite: Sprite
+
+
+class Held(TypedDict):
+    """All that saved_page.js answers from. `sprites` and `films` are of each Z value, `looks` of each cell; `changes` too, against the
+    first one. `pictures` are there once, by cell, "" for one whose file is gone."""
+
+    sheet: Sheet
+    status: str
+    states: list[State]
+    sprites: list[Sprite | None]
+    films: list[list[FilmFrame]]
+    looks: dict[int, Look]
+    changes: dict[int, Changes]
+    pictures: dict[int, str]
+
+
+def saved_page(job: Job, frames: Frames) -> str:
+    """The page of a job's sheet as it is now, with the steps that `frames` still has."""
     script, style = ("\n".join(map(read_asset, names)) for names in (SCRIPTS, STYLES))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return PAGE.format(policy=POLICY.format(script=digest), style=style, script=script, held=_json(_held(ask, job)))
+    return PAGE.format(policy=POLICY.format(script=digest), style=style, script=script, held=_json(_held(job, frames)))
 
 
-def _json(content: Any) -> str:
+def _json(content: Held) -> str:
     """JSON that can stand in a <script>: without "<" nothing in it ends the element, or begins a comment."""
     return json.dumps(content, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
-def _held(ask: Ask, job: Job) -> Answer:
-    """All that saved_page.js answers from. `changes` of each cell are against the first one; a picture stands there once."""
-
-    def answered(question: str, **details: int) -> Answer:
-        answer = ask({"question": question, "key": job.key, **details})
-        if "error" in answer:
-            raise InvalidRequest(answer["error"])
-        return answer
-
-    plan, made = job.plan, job.made()
-    frames = [answered("frame", seen=-1, page=0)]
-    seen = frames[0]["version"]
-    frames += [answered("frame", seen=seen, page=page, turned=True) for page in range(1, plan.shape[2])]
-    pictures = {index: _picture_uri(one) for index, one in made.items()}
-    states = [_state(state, pictures) for state in frames[0]["cells"]]
-    totals = {state["index"]: state["total"] for state in states}
+def _held(job: Job, frames: Frames) -> Held:
+    standing = job.standing()
+    plan, view = standing.plan, standing_view(job, standing)
+    pages = [answers.on_page(standing, view, page) for page in range(plan.shape[2])]
+    pictures = {cell.index: _picture_uri(cell.made) for cell in view.cells if cell.made}
+    status = answers.this_run(standing, view).status
     return {
-        "sheet": answered("sheet"),
-        "status": frames[0]["status"] if frames[0]["done"] else f"{len(made)} of {len(plan.cells)} pictures when this page was saved",
-        "states": states,
-        "sprites": [frame["sprite"] for frame in frames],
-        "films": [_film(answered, page, _longest(plan, page, totals)) for page in range(plan.shape[2])],
-        "looks": {cell.index: _look(answered("look", cell=cell.index), made.get(cell.index), pictures) for cell in plan.cells},
+        "sheet": answers.sheet(plan),
+        "status": status if view.ended else f"{len(pictures)} of {len(plan.cells)} pictures when this page was saved",
+        "states": [_state(cell, pictures) for cell in view.cells],
+        "sprites": [answers.developing(cells) for cells in pages],
+        "films": [_film(cells, frames) for cells in pages],
+        "looks": {cell.index: answers.look(plan, cell, answers.NOT_SAVED) for cell in view.cells},
         "changes": {cell.index: differences(plan.cells[0].recipe, cell.recipe) for cell in plan.cells},
         "pictures": pictures,
     }
@@ -115,29 +127,16 @@ def _picture_uri(made: Made) -> str:
     return image_uri(small, QUALITY)
 
 
-def _state(state: Answer, pictures: dict[int, str]) -> Answer:
-    """A cell's state without its picture, and without what only its maker asks: whether it was on the disk, and where."""
-    kept = {name: value for name, value in state.items() if name != "src"}
-    kept["mark"] = kept["mark"].replace("from disk", "")
-    return {**kept, "message": GONE} if pictures.get(state["index"]) == "" else kept
+def _state(cell: CellView, pictures: Mapping[int, str]) -> State:
+    """How a cell stands, without what only its maker asks: whether its picture was on the disk, and where."""
+    told = answers.state(cell, answers.how_far(cell) or answers.not_saved(cell))
+    return {**told, "message": GONE} if pictures.get(cell.index) == "" else told
 
 
-def _longest(plan: Plan, page: int, totals: dict[int, int]) -> int:
-    """Steps of the longest run on a page, which its scrubber counts."""
-    return max((totals.get(cell.index, 0) for cell in plan.cells if cell.place[2] == page), default=0)
-
-
-def _film(answered: Callable[..., Answer], page: int, longest: int) -> list[Answer]:
-    """The page's cells after up to FILM_FRAMES steps, evenly spaced; the last one is in the pictures."""
+def _film(cells: Sequence[CellView], frames: Frames) -> list[FilmFrame]:
+    """A page's cells after up to FILM_FRAMES steps, evenly spaced; the last one is in the pictures."""
+    longest = max((cell.total for cell in cells), default=0)
     count = min(FILM_FRAMES, longest - 1)
     places = [round(1 + part * (longest - 2) / max(count - 1, 1)) for part in range(count)]
-    frames = [{"at": at, "sprite": answered("film", page=page, at=at, longest=longest)["sprite"]} for at in places]
-    return [frame for frame in frames if frame["sprite"]]
-
-
-def _look(look: Answer, made: Made | None, pictures: dict[int, str]) -> Answer:
-    """What is said of a cell, without its picture and without a folder of this machine."""
-    kept = {name: value for name, value in look.items() if name != "src"}
-    if made is not None and made.unsaved:
-        kept["status"] = kept["status"].replace(made.unsaved, "not saved")
-    return kept
+    film = [(at, answers.sprite(frames(answers.steps_at(cells, at, longest)[0]))) for at in places]
+    return [{"at": at, "sprite": sprite} for at, sprite in film if sprite]

@@ -15,7 +15,7 @@ from engine.running.job import Job
 from engine.sheets.film import animation
 from engine.sheets.takeaway import cells_zip, sheet_file
 from ui.files import passing_folder
-from ui.sheet.saved_page import Ask, saved_page
+from ui.sheet.saved_page import saved_page
 
 DRAWN = {"png", "zip", "webp"}
 """Kinds whose words are drawn here; those of a page are drawn by the browser that shows it."""
@@ -29,9 +29,8 @@ class Takeaway:
     def __init__(self, engine: Engine):
         self._engine = engine
 
-    def write(self, job: Job, kind: str, page: int, ask: Ask) -> Path:
-        """The file of that kind, of the pictures there are now; `page` is the Z value that an animation shows, `ask` gives
-        the answers that a saved page holds.
+    def write(self, job: Job, kind: str, page: int) -> Path:
+        """The file of that kind, of the pictures there are now; `page` is the Z value that an animation shows.
 
         gradio serves it, to whoever has the address: it holds the job's key, which only the job's own visitor was given.
         Raises InvalidRequest for another kind and while there is no picture, NotSaved when the disk does not take it.
@@ -43,7 +42,7 @@ class Takeaway:
         if not job.made():
             raise InvalidRequest("There is no picture yet: wait for the first one.")
         try:
-            return self._replaced(_folder_of(job) / _name(job, kind), lambda stream: self._fill(stream, job, kind, page, ask))
+            return self._replaced(_folder_of(job) / _name(job, kind), lambda stream: self._fill(stream, job, kind, page))
         except OSError as error:
             raise NotSaved(f"The file could not be written: {error.strerror or error}. Make room on the disk, then try again.") from error
 
@@ -58,16 +57,17 @@ class Takeaway:
             Path(unfinished).unlink(missing_ok=True)
         return target
 
-    def _fill(self, stream: BinaryIO, job: Job, kind: str, page: int, ask: Ask) -> None:
+    def _fill(self, stream: BinaryIO, job: Job, kind: str, page: int) -> None:
         plan, made, failures = job.plan, job.made(), job.failures()
+        frames = partial(self._engine.frames, job)
         if kind == "png":
             stream.write(sheet_file(plan, made, failures))
         elif kind == "zip":
             cells_zip(plan, made, stream, failures)
         elif kind == "webp":
-            stream.write(animation(plan, made, partial(self._engine.frames, job), page, failures))
+            stream.write(animation(plan, made, frames, page, failures))
         else:
-            stream.write(saved_page(ask, job).encode("utf-8", "replace"))
+            stream.write(saved_page(job, frames).encode("utf-8", "replace"))
 
 
 def _folder_of(job: Job) -> Path:

@@ -20,7 +20,7 @@ from engine.running.engine import Engine
 from engine.running.job import Job
 from engine.running.speed import Estimate, seconds_shown
 from ui.handlers import QUIET, TOLD, Newest, known_visitor
-from ui.sheet.live import LiveSheet
+from ui.sheet.live import Answer, LiveSheet
 from ui.sheet.takeaway import Takeaway
 from ui.sheet.view import counted
 from ui.tabs.axes import NAMES, AxisPickers, axis_line
@@ -103,7 +103,7 @@ class CompareTab:
                 self.anew = gr.Checkbox(False, label="Make every cell anew", container=False, elem_id="anew", min_width=150)
             self.cost = hint("grid-cost")
 
-        def ask_sheet(asked: Any) -> dict[str, Any]:
+        def ask_sheet(asked: Any) -> Answer:
             return self.live.ask(asked)
 
         self.live = LiveSheet(self.engine, Takeaway(self.engine))

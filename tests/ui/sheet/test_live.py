@@ -29,7 +29,8 @@ from engine.running.job import Job
 from tests.fake_device import FakeDevice
 from tests.jobs import at_step, ends, kinds, running, wait_for
 from tests.ui.data_uri import picture_of
-from ui.sheet.live import TILE, LiveSheet, sprite
+from ui.sheet.answers import TILE, sprite
+from ui.sheet.live import LiveSheet
 from ui.sheet.takeaway import KINDS, Takeaway
 from ui.sheet.view import THUMB
 

@@ -10,7 +10,6 @@ import shutil
 import time
 import zipfile
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -32,7 +31,6 @@ from tests.fake_device import SAFETY
 from tests.gradio_loop import in_a_loop
 from tests.jobs import at_step, wait_for
 from ui.files import KEPT_SECONDS
-from ui.sheet.live import LiveSheet
 from ui.sheet.takeaway import KINDS, Takeaway
 
 HOSTILE = "</script><script>window.hacked=1</script>${window.hacked=1}<!--"
@@ -49,8 +47,7 @@ def gradio_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def write(engine: Engine) -> Callable[[Job, str, int], Path]:
     """Writes a file as the page has it written."""
-    live = LiveSheet(engine, Takeaway(engine))
-    return partial(live.takeaway.write, ask=live.ask)
+    return Takeaway(engine).write
 
 
 def submit(engine: Engine, x: str = "1, 2, 3", y: str = "4, 8", **recipe: Any) -> Job:
