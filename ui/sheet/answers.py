@@ -212,9 +212,9 @@ def on_page(standing: Standing, view: JobView, page: int) -> list[CellView]:
     return [told for cell, told in zip(standing.plan.cells, view.cells, strict=True) if cell.place[2] == page]
 
 
-def developing(cells: Sequence[CellView]) -> Sprite | None:
+def developing(cells: Sequence[CellView], most: int = TILE) -> Sprite | None:
     """One picture of those cells that develop, as far as there is anything to see."""
-    return sprite({cell.index: cell.preview for cell in cells if cell.preview is not None})
+    return sprite({cell.index: cell.preview for cell in cells if cell.preview is not None}, most)
 
 
 def steps_at(cells: Sequence[CellView], at: int, longest: int) -> tuple[dict[int, int], bool]:
@@ -227,16 +227,16 @@ def steps_at(cells: Sequence[CellView], at: int, longest: int) -> tuple[dict[int
     return there, all(cell.ended or there.get(cell.index) == wanted.get(cell.index, -1) for cell in cells)
 
 
-def sprite(images: Mapping[int, Image.Image]) -> Sprite | None:
+def sprite(images: Mapping[int, Image.Image], most: int = TILE) -> Sprite | None:
     """Many pictures in one, in rows of equal tiles; None for none.
 
-    Tiles are as large as the largest picture, up to TILE and their share of SPRITE.
+    Tiles are as large as the largest picture, up to `most` pixels of the longer side and their share of SPRITE.
     """
     if not images:
         return None
     width, height = (max(image.size[side] for image in images.values()) for side in (0, 1))
     across = math.ceil(math.sqrt(len(images)))
-    scale = min(1.0, TILE / max(width, height), SPRITE / across / max(width, height))
+    scale = min(1.0, most / max(width, height), SPRITE / across / max(width, height))
     width, height = max(1, round(width * scale)), max(1, round(height * scale))
     whole = Image.new("RGB", (across * width, math.ceil(len(images) / across) * height))
     for place, image in enumerate(images.values()):

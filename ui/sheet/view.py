@@ -6,7 +6,6 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from urllib.parse import quote
 
@@ -47,13 +46,6 @@ class CellView:
     @property
     def ended(self) -> bool:
         return self.state in {"finished", "stopped", "failed"}
-
-    @cached_property
-    def src(self) -> str:
-        """Where a browser finds what there is to see of it, "" for nothing."""
-        if self.made is not None:
-            return picture_src(self.made)
-        return image_uri(self.preview) if self.preview is not None else ""
 
 
 @dataclass(frozen=True)
