@@ -88,7 +88,7 @@ def test_a_grid_develops_live_and_comes_back_from_its_sheet(page, tmp_path):
     begin_three_by_three(page, "an owl, noto style", steps=40)
     page.wait_for_selector("#sheet .cell.drawn", timeout=DONE)
     # Not before the step that is looked back at below: its tile would be another, and a JPEG's colours run over into those beside it.
-    page.wait_for_function("parseFloat(document.querySelectorAll('#sheet .cell')[8].querySelector('.cell-bar').style.width) >= 100 * 3 / 40")
+    page.wait_for_function("parseFloat(document.querySelector('#sheet .cell[data-cell=\"8\"] .cell-bar').style.width) >= 100 * 3 / 40")
     page.hover("#sheet .cell >> nth=8")
     page.click("#sheet .cell >> nth=8 >> .stop-one")
     wait_for_cells(page, "finished", 8)

@@ -79,8 +79,8 @@ def asker(live: LiveSheet, job: Job) -> Ask:
     return ask
 
 
-def frame(ask: Ask, seen: int = -1, page: int = 0) -> Answer:
-    return ask("frame", seen=seen, page=page)
+def frame(ask: Ask, seen: int = -1, page: int = 0, **asked: bool) -> Answer:
+    return ask("frame", seen=seen, page=page, **asked)
 
 
 def at_steps(job: Job, step: int) -> None:
@@ -196,6 +196,22 @@ def test_one_picture_holds_all_cells_that_develop(start, device):
     tiles = tiles_of(answer["sprite"])
     for index, tile in tiles.items():
         assert tile.tobytes() == job.standing().cells[index].image.convert("RGB").tobytes()
+
+
+def test_pictures_are_as_large_as_they_are_where_that_is_asked_for(start, device):
+    """As the stage asks: previews are no tiles of a sheet, and a finished picture is its file, not a thumbnail."""
+    device.costs = {"vae": 0.0}
+    device.hold()
+    job, ask = start(x="", y="", width=512, height=512, steps=2)
+    device.let(1)
+    at_steps(job, 1)
+    [large] = tiles_of(frame(ask, large=True)["sprite"]).values()
+    [small] = tiles_of(frame(ask)["sprite"]).values()
+    assert (large.size, small.size) == ((512, 512), (160, 160))
+    device.let_go()
+    ends(job)
+    [cell] = frame(ask, large=True)["cells"]
+    assert job.made()[0].path.name in cell["src"]
 
 
 def tiles_of(sheet: Answer) -> dict[int, Image.Image]:
