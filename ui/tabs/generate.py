@@ -37,7 +37,7 @@ class GenerateTab:
         """The picture, its settings, and the strip of this session's pictures."""
         self.shown = gr.State("")  # the pick of the picture on the stage
         self.wishes = gr.State(0)
-        
+
         def ask_stage(asked: Any) -> Answer:
             return self.live.ask(asked)
 
