@@ -46,12 +46,6 @@ class Admission:
             return sum(1 for _ in self._waiting())
 
     @property
-    def before_a_newcomer(self) -> int:
-        """Images that wait or are under way."""
-        with self._lock:
-            return sum(1 for _ in self._waiting()) + sum(map(len, self._held.values()))
-
-    @property
     def owners(self) -> set[str]:
         """Whoever has an image that waits or is under way."""
         with self._lock:

@@ -52,7 +52,6 @@ class CellView:
 class JobView:
     """All images of one job, and what there is to say about it."""
 
-    job_id: str
     cells: tuple[CellView, ...]
     ahead: int = 0
     notices: tuple[str, ...] = ()
@@ -130,7 +129,7 @@ def standing_view(job: Job, standing: Standing) -> JobView:
     waits = [event.ahead for event in standing.cells.values() if isinstance(event, Queued)]
     loading = standing.loading
     return JobView(
-        job.id, tuple(cells), min(waits, default=0), tuple(dict.fromkeys(notice.text for notice in standing.notices)),
+        tuple(cells), min(waits, default=0), tuple(dict.fromkeys(notice.text for notice in standing.notices)),
         loading.text if loading else "", loading.progress if loading and loading.progress is not None else -1.0, seconds=standing.seconds,
     )  # fmt: skip
 

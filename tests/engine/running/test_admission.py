@@ -165,7 +165,7 @@ def test_a_line_that_is_empty_remembers_nobody(line) -> None:
     line.join(tasks_of("A", 3))
     for task in line.admit("m", ROOM, a_byte):
         line.release(task)
-    assert (len(line), line.owners, line.before_a_newcomer, line.jobs()) == (0, set(), 0, [])
+    assert (len(line), line.owners, line.jobs()) == (0, set(), [])
 
 
 STEPS = st.lists(
@@ -197,7 +197,9 @@ def test_no_image_is_lost_or_let_in_twice(steps) -> None:
             gone.append(task)
         elif kind == "leave":
             gone += line.leave(lambda task, wanted=what[0]: task.cell.index == wanted)
-        assert line.before_a_newcomer == len(line) + len(under_way)
+        waiting = [task for task in joined if task not in under_way and task not in gone]
+        assert len(line) == len(waiting)
+        assert line.owners == {task.owner for task in [*waiting, *under_way]}
         assert len(line) == len(joined) - len(under_way) - len(gone)
     rest = line.leave(lambda task: True)
     assert sorted(map(id, [*rest, *under_way, *gone])) == sorted(map(id, joined))

@@ -243,8 +243,8 @@ def test_a_standing_tells_of_a_load_while_it_lasts(progress: float, part: float)
 
 def test_a_pace_is_measured_from_the_first_picture_and_not_by_the_slowest() -> None:
     cells = after([Preview(0, 2, 4, elapsed=1.0), Preview(1, 2, 4, elapsed=1.0)], count=2).cells
-    assert JobView("job", cells, seconds=2.0).status == "0 of 2 pictures, step 4 of 8 · 2.0 steps/s · 2.0 s left"
-    assert JobView("job", cells).status == "0 of 2 pictures, step 4 of 8 · 4.0 steps/s · 1.0 s left"
+    assert JobView(cells, seconds=2.0).status == "0 of 2 pictures, step 4 of 8 · 2.0 steps/s · 2.0 s left"
+    assert JobView(cells).status == "0 of 2 pictures, step 4 of 8 · 4.0 steps/s · 1.0 s left"
 
 
 # Words.
