@@ -18,7 +18,7 @@ from benchmarks.plans import one_picture, square
 from benchmarks.subjects import Bare, Drawn, Ours, Peer, count_calls, largest_difference
 from benchmarks.timing import Comparison, Measure, Result, interleave, timed
 from engine.recipes.plan import Plan
-from engine.running.previewing import Method
+from engine.running.preview_options import Method
 
 PIPE = "pipe(...)"
 PIPE_SAVED = "pipe(...) + PNG"

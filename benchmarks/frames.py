@@ -28,7 +28,7 @@ from engine.recipes.catalog import Catalog
 from engine.recipes.plan import Cell, Plan
 from engine.running.events import Finished, Preview
 from engine.running.job import Job
-from engine.running.previewing import PreviewOptions
+from engine.running.preview_options import PreviewOptions
 from ui.sheet.answers import Frame
 from ui.sheet.live import LiveSheet
 

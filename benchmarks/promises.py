@@ -35,7 +35,7 @@ from engine.recipes.plan import AxisLine, Grid, Plan, plan_grid, plan_images
 from engine.running.engine import Engine
 from engine.running.events import Preview, Queued
 from engine.running.job import Job
-from engine.running.previewing import PreviewOptions
+from engine.running.preview_options import PreviewOptions
 
 PATIENCE = 400.0
 """Seconds after which what does not come counts as never."""

@@ -29,7 +29,7 @@ from engine.recipes.recipe import Recipe
 from engine.recipes.schedulers import scheduler_row
 from engine.running.engine import Engine
 from engine.running.events import Finished, Preview
-from engine.running.previewing import Method, PreviewOptions
+from engine.running.preview_options import Method, PreviewOptions
 
 
 @dataclass(frozen=True)

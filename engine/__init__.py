@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from engine.running.engine import Engine
     from engine.running.events import Cancelled, Developing, Event, Failed, Finished, Notice, Preview, Queued
     from engine.running.job import Job
-    from engine.running.previewing import PreviewOptions
+    from engine.running.preview_options import PreviewOptions
     from engine.sheets.sheet import sheet_image
 
 __version__ = VERSION
@@ -79,7 +79,7 @@ _MODULES = {
     "engine.running.engine": ("Engine",),
     "engine.running.events": ("Cancelled", "Developing", "Event", "Failed", "Finished", "Notice", "Preview", "Queued"),
     "engine.running.job": ("Job",),
-    "engine.running.previewing": ("PreviewOptions",),
+    "engine.running.preview_options": ("PreviewOptions",),
     "engine.sheets.sheet": ("sheet_image",),
 }  # fmt: skip
 """Where each public name is: what a type checker reads above, for when the program runs."""

@@ -27,7 +27,7 @@ from engine.pictures.foreign import _READERS
 from engine.recipes.axes import AXES, Offer
 from engine.recipes.catalog import Catalog, Limits
 from engine.recipes.plan import AxisLine, Grid, plan_grid
-from engine.running import admission, finishing, packing, previewing
+from engine.running import admission, finishing, packing, preview_budget
 from tests.conftest import ROOT
 from tests.fake_device import fake_engine
 
@@ -314,7 +314,7 @@ FIGURES = [
     ("returned to the kernel every {} pictures", finishing.GIVEN_BACK_EVERY),
     ("runs every call at a fixed width ({} rows, padded)", packing.EXACT_ROWS),
     ("after {} that went well", packing.PROBED_AFTER),
-    ("earns a tenth ({} % on CUDA)", round(100 * previewing.SHARE["cuda"])),
+    ("earns a tenth ({} % on CUDA)", round(100 * preview_budget.SHARE["cuda"])),
     ("finished images within {} MiB", KEPT_BYTES // 2**20),
 ]
 
@@ -322,7 +322,7 @@ FIGURES = [
 @pytest.mark.parametrize(("sentence", "value"), FIGURES)
 def test_figures_in_the_text_are_the_codes(sentence: str, value: int) -> None:
     assert sentence.format(value) in " ".join(text_of(ARCHITECTURE).split())
-    assert previewing.SHARE["cpu"] == 0.1
+    assert preview_budget.SHARE["cpu"] == 0.1
 
 
 # Examples.

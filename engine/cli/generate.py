@@ -17,7 +17,7 @@ from engine.pictures.outputs import open_picture
 from engine.recipes.plan import plan_images
 from engine.running.engine import Engine
 from engine.running.job import Job
-from engine.running.previewing import PreviewOptions
+from engine.running.preview_options import PreviewOptions
 
 
 def define(add_parser: Callable[..., argparse.ArgumentParser]) -> None:

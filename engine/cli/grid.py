@@ -25,7 +25,7 @@ from engine.recipes.values import complete_name
 from engine.running.engine import Engine
 from engine.running.events import Cancelled, Finished
 from engine.running.job import Job
-from engine.running.previewing import PreviewOptions
+from engine.running.preview_options import PreviewOptions
 from engine.running.speed import Estimate, seconds_shown
 from engine.sheets.sheet import missing_letters
 from engine.sheets.takeaway import sheet_file

@@ -47,7 +47,8 @@ from engine.running.messages import (
     Withdraw,
 )
 from engine.running.packing import Packer
-from engine.running.previewing import SHARE, PreviewOptions
+from engine.running.preview_budget import SHARE
+from engine.running.preview_options import PreviewOptions
 from engine.running.questions import LatentsOf, Question, StepOf, StepsOf
 from engine.running.speed import Estimate, Speed
 from engine.running.worker import Worker

@@ -17,7 +17,7 @@ from typing import Any
 from engine.pictures.made import Made
 from engine.recipes.plan import Cell, Plan
 from engine.running.events import TERMINAL, Cancelled, Developing, Event, Failed, Finished, Notice, Preview, Queued
-from engine.running.previewing import PreviewOptions
+from engine.running.preview_options import PreviewOptions
 
 
 class Watcher:

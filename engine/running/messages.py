@@ -14,7 +14,7 @@ from engine.pictures.made import DeviceFacts
 from engine.recipes.plan import Cell
 from engine.running.events import Event
 from engine.running.packing import Rules
-from engine.running.previewing import PreviewOptions
+from engine.running.preview_options import PreviewOptions
 from engine.running.questions import Question
 
 # Orders.

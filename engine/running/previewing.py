@@ -1,138 +1,101 @@
-"""What a person asked to see while images develop, and the time that may be spent on it.
-
-None of this is in a Recipe: watching never changes the image.
-"""
+"""Previewing: which images under way are shown after a tick, by which previewer, and who pays for it."""
 
 from __future__ import annotations
 
-import math
-from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import accumulate
-from typing import Literal, NamedTuple, get_args
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 
-from engine.errors import InvalidRequest
+from PIL import Image
 
-Method = Literal["auto", "linear", "tiny", "vae", "off"]
-METHODS: tuple[str, ...] = get_args(Method)
+from engine.errors import EngineError
+from engine.running.device import Device, Key
+from engine.running.preview_budget import SHARE, Account, PreviewBudget, PreviewBudgets
+from engine.running.task import Task
 
-BEST_FIRST = ("vae", "tiny", "linear")
-"""Previewers from the truest to the cheapest."""
+log = logging.getLogger(__name__)
 
-PATIENCE = 5
-"""Steps: `auto` takes the truest previewer that it can afford at least this often."""
-
-SHARE = {"cpu": 0.10, "cuda": 0.03}
-"""The part of the time worked that previews may add, by kind of device."""
-
-NAMED_SHARE = 1.0
-"""The same for a previewer that was asked for by name, while nobody else waits: it may double the time of its owner's run."""
+MISSED = 2
+"""Previews that an image went without before its visitor is told: a first step may just have been a quick one."""
 
 
-@dataclass(frozen=True)
-class PreviewOptions:
-    """`method` names a previewer, "auto" or "off"; `every` shows each n-th step."""
+class Previews:
+    """Chooses and takes the previews of a kind of device ("cpu" or "cuda"). `calling` stands around what may hang."""
 
-    method: Method = "auto"
-    every: int = 1
+    def __init__(self, kind: str, calling: Callable[[], AbstractContextManager[None]]):
+        self._budgets = PreviewBudgets(SHARE.get(kind, SHARE["cpu"]))
+        self._calling = calling
 
-    def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise InvalidRequest(f"There is no preview method “{self.method}”; there is {', '.join(METHODS)}.")
-        if not 1 <= self.every <= 1000:
-            raise InvalidRequest(f"Previews can be shown every 1 to 1,000 steps; it was {self.every}.")
+    def worked(self, seconds: float, tasks: Sequence[Task], present: set[str]) -> None:
+        """A tick advanced these images; `present` are the owners that have one under way or waiting."""
+        self._budgets.worked(seconds, [task.account for task in tasks], present)
 
-    def due(self, step: int) -> bool:
-        return self.method != "off" and step % self.every == 0
+    def due(self, device: Device, tasks: Sequence[Task], alone: bool) -> Mapping[Key, str]:
+        """The previewer of each of these images, all just advanced, that is shown now, as far as its owner's budget goes.
 
-
-class Account(NamedTuple):
-    """Who pays for a preview: an owner, for what was left to `auto` and for what was asked for by name apart."""
-
-    owner: str
-    named: bool
-
-
-class PreviewBudget:
-    """Decides which previews are made now, so that they stay within `share` of the time worked.
-
-    Earned as work is done, spent as previews are made: a preview that cannot be paid for is skipped.
-    """
-
-    def __init__(self, share: float):
-        self.share = share
-        self._credit = 0.0
-        self._tick = 0.0  # seconds of an average tick
-        self._wanted = 0.0  # seconds of the preview that is saved up for
-
-    def worked(self, seconds: float) -> None:
-        """A tick took so long."""
-        self._tick = seconds if not self._tick else 0.8 * self._tick + 0.2 * seconds
-        # What is saved up is bounded: a long pause must not pay for a burst.
-        most = max(self.share * self._tick * PATIENCE * 4, self._wanted)
-        self._credit = min(self._credit + self.share * seconds, most)
-
-    def spent(self, seconds: float) -> None:
-        self._credit -= seconds
-
-    def choose(self, costs: Mapping[str, float], images: int, seen: Collection[str] = ()) -> str | None:
-        """The previewer `auto` uses for all `images` pictures of this tick, or None to show nothing new.
-
-        `costs` is seconds a picture of each previewer at hand. The truest that can be afforded every PATIENCE
-        steps is used when its credit is there. Until then the cheapest fills in, but only while nothing
-        truer has been `seen`: falling back would look like a flicker, so the truer one is waited for.
+        `alone`: nobody but one owner is there.
         """
-        offered = [name for name in BEST_FIRST if name in costs]
-        if not offered:
-            return None
-        earned = self.share * self._tick * PATIENCE
-        cheapest = offered[-1]
-        target = next((name for name in offered if name in seen or costs[name] * images <= earned), cheapest)
-        if self._affordable(costs[target] * images):
-            return target
-        better_seen = any(name in seen for name in offered[:-1])
-        # What the filling-in spends must not starve the true one for ever: it may take a fifth of a step's earnings.
-        cheap = costs[cheapest] * images <= self.share * self._tick / 5
-        return cheapest if cheap and not better_seen and self._affordable(costs[cheapest] * images) else None
+        try:
+            return self._choose(device, tasks, alone)
+        except Exception:  # watching must never end an image
+            log.exception("no previews could be chosen")
+            return {}
 
-    def afford(self, costs: Sequence[float]) -> int:
-        """How many previews asked for by name, of so many seconds each, are made now: the first ones that can be paid for.
+    def look(self, device: Device, task: Task, method: str | None) -> tuple[Image.Image | None, str]:
+        """A picture of an image under way, and how it was made."""
+        if method is None:
+            return None, ""
+        try:
+            with self._calling():
+                image = device.preview(task.key, method)
+        except EngineError:  # nothing to see of this step
+            return None, ""
+        except Exception:  # watching must never end an image
+            log.exception("a preview failed")
+            return None, ""
+        finally:
+            self._budgets[task.account].spent(device.preview_seconds)
+        task.looked = task.step
+        if method not in task.shown:
+            task.shown.append(method)
+        return image, method
 
-        The next one is saved up for, however dear it is.
-        """
-        paid = sum(total <= self._credit for total in accumulate(costs))
-        self._wanted = costs[paid] if paid < len(costs) and math.isfinite(costs[paid]) else 0.0
-        return paid
+    def _choose(self, device: Device, tasks: Sequence[Task], alone: bool) -> dict[Key, str]:
+        due: dict[Account, list[Task]] = {}
+        for task in tasks:
+            if task.order.previews.due(task.step):
+                due.setdefault(task.account, []).append(task)
+        methods: dict[Key, str] = {}
+        for account, some in due.items():
+            costs = device.preview_costs(some[0].key)  # images of one tick are of one size
+            if account.named:
+                methods |= self._choose_named(self._budgets[account], costs, some, alone)
+            else:
+                methods |= self._choose_auto(self._budgets[account], costs, some)
+        return methods
 
-    def _affordable(self, seconds: float) -> bool:
-        return seconds <= self._credit
+    def _choose_auto(self, budget: PreviewBudget, costs: Mapping[str, float], tasks: Sequence[Task]) -> dict[Key, str]:
+        """One previewer for all of an owner's images; those who have seen nothing yet need not wait with those who have."""
+        new = [task for task in tasks if not task.shown]
+        for some, seen in ((tasks, {name for task in tasks for name in task.shown}), (new, ())):
+            if some and (method := budget.choose(costs, len(some), seen)):
+                return dict.fromkeys((task.key for task in some), method)
+        return {}
 
-
-class PreviewBudgets:
-    """A budget for each account: what one visitor looks at costs no other a preview.
-
-    Each earns by its own part of the work, `share` of it; a previewer asked for by name earns NAMED_SHARE while nobody else waits.
-    """
-
-    def __init__(self, share: float):
-        self.share = share
-        self._budgets: dict[Account, PreviewBudget] = {}
-
-    def __len__(self) -> int:
-        return len(self._budgets)
-
-    def __getitem__(self, account: Account) -> PreviewBudget:
-        """The budget of an account that has worked."""
-        return self._budgets[account]
-
-    def worked(self, seconds: float, advanced: Collection[Account], present: Collection[str]) -> None:
-        """A tick of `seconds` advanced an image of each account in `advanced`, which may be named several times.
-
-        `present` are the owners that have an image under way or waiting; others are forgotten.
-        """
-        self._budgets = {account: budget for account, budget in self._budgets.items() if account.owner in present}
-        for account, images in Counter(advanced).items():
-            budget = self._budgets.setdefault(account, PreviewBudget(self.share))
-            budget.share = NAMED_SHARE if account.named and set(present) <= {account.owner} else self.share
-            budget.worked(seconds * images / len(advanced))
+    def _choose_named(
+        self, budget: PreviewBudget, costs: Mapping[str, float], tasks: Sequence[Task], alone: bool
+    ) -> dict[Key, str]:  # fmt: skip
+        """The previewers asked for by name, of the images first that went without for the most steps."""
+        tasks = sorted(tasks, key=lambda task: task.looked - task.step)
+        asked = [task.order.previews.method for task in tasks]
+        methods = [method if method in costs else "linear" for method in asked]
+        paid = budget.afford([costs[method] for method in methods])
+        for task, wanted, method in zip(tasks, asked, methods, strict=True):
+            if wanted != method:
+                task.notice(f"This model has no “{wanted}” previews here: “{method}” ones are shown.")
+        for task, method in list(zip(tasks, methods, strict=True))[paid:]:
+            task.missed += 1
+            if task.missed == MISSED:
+                why = "take longer than the steps themselves, so they" if alone else "would hold up others, so for now they"
+                task.notice(f"“{method}” previews {why} are shown less often than you asked: “auto” shows what there is time for.")
+        return {task.key: method for task, method in zip(tasks[:paid], methods[:paid], strict=True)}

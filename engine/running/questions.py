@@ -14,7 +14,7 @@ from PIL import Image
 
 from engine.errors import EngineError
 from engine.running.device import Device, Key
-from engine.running.previewing import BEST_FIRST
+from engine.running.preview_options import BEST_FIRST
 
 LOOK_SECONDS = 0.3
 """For looking back at a step of a whole grid: images under way wait for it, and a hand on the scrubber too."""

@@ -10,7 +10,7 @@ from engine.recipes.recipe import Recipe
 from engine.running.device import Key
 from engine.running.events import TERMINAL, Event, Notice
 from engine.running.messages import Begin, Tell, Told
-from engine.running.previewing import Account
+from engine.running.preview_budget import Account
 
 
 @dataclass(eq=False)  # a task is itself, whatever its arrays hold

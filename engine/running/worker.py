@@ -46,10 +46,10 @@ from engine.running.messages import (
 )
 from engine.running.packing import Turns
 from engine.running.patience import Patience
+from engine.running.previewing import Previews
 from engine.running.questions import Looks
 from engine.running.residency import Residency
 from engine.running.task import Task
-from engine.running.viewing import Viewing
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ class Worker:
         self._inbox: queue.Queue[Request] = queue.Queue()
         self._residency = Residency(open_device, catalog, tell, self)
         self._patience = Patience(self._tell_everybody)
-        self._viewing: Viewing | None = None
+        self._previews: Previews | None = None
         self._lookups = Lookups(history)
         self._developer = Developer(folder, history)
         self._finisher = Finisher(self._developer, self.calling, tell, self._wake)
@@ -351,20 +351,20 @@ class Worker:
         self._residency.refresh()
         for task, advance in zip(tasks, advances, strict=True):
             task.step, task.total = advance.step, advance.total
-        viewing, present = self._viewing_of(device), self.line.owners
-        viewing.worked(seconds, tasks, present)
+        previews, present = self._previews_of(device), self.line.owners
+        previews.worked(seconds, tasks, present)
         seen = [task for task, advance in zip(tasks, advances, strict=True) if not (advance.error or advance.done)]
-        methods = viewing.due(device, seen, alone=len(present) == 1)
+        methods = previews.due(device, seen, alone=len(present) == 1)
         for task, advance in zip(tasks, advances, strict=True):
             try:
-                self._advance(task, advance, *viewing.look(device, task, methods.get(task.key)))
+                self._advance(task, advance, *previews.look(device, task, methods.get(task.key)))
             except BaseException as error:  # noqa: BLE001 - this image's failure
                 self._fail(task, *_explain(error))
 
-    def _viewing_of(self, device: Device) -> Viewing:
-        if self._viewing is None:
-            self._viewing = Viewing(device.kind, self.calling)
-        return self._viewing
+    def _previews_of(self, device: Device) -> Previews:
+        if self._previews is None:
+            self._previews = Previews(device.kind, self.calling)
+        return self._previews
 
     def _advance(self, task: Task, advance: Advance, image: Image.Image | None, method: str) -> None:
         if advance.error is not None:

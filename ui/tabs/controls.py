@@ -13,7 +13,7 @@ from engine.errors import InvalidRequest
 from engine.recipes.catalog import Catalog, Limits, ModelSpec
 from engine.recipes.recipe import SIZE_MULTIPLE, Recipe, Style, bounds, join_words, label, make_recipe, random_seed
 from engine.recipes.schedulers import SCHEDULERS, available_schedulers
-from engine.running.previewing import METHODS, PreviewOptions
+from engine.running.preview_options import METHODS, PreviewOptions
 from ui.template import literal
 
 NO_STYLE = "None"

@@ -26,7 +26,7 @@ from engine.recipes.plan import Cell, Plan
 from engine.recipes.recipe import Recipe
 from engine.running.engine import Engine
 from engine.running.events import Cancelled, Failed, Finished, Notice
-from engine.running.previewing import PreviewOptions
+from engine.running.preview_options import PreviewOptions
 from tests.jobs import at_step, ends, kinds, wait_for
 from tests.tiny import SIZE, family_of, make_pipeline
 

@@ -22,7 +22,7 @@ from engine.errors import OutOfMemory, SpoiltPicture
 from engine.recipes.plan import plan_images
 from engine.running.engine import Engine
 from engine.running.events import Preview
-from engine.running.previewing import BEST_FIRST, METHODS, PreviewOptions
+from engine.running.preview_options import BEST_FIRST, METHODS, PreviewOptions
 from tests.tiny import SIZE
 
 

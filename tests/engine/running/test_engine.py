@@ -23,7 +23,7 @@ from engine.running.engine import Engine
 from engine.running.events import Failed, Finished, Notice, Preview
 from engine.running.job import Job
 from engine.running.packing import Packer
-from engine.running.previewing import PreviewOptions
+from engine.running.preview_options import PreviewOptions
 from tests.fake_device import FakeDevice
 from tests.jobs import at_step, ends, files, kinds, notices, plan_of, plan_of_models, running, wait_for
 from tests.plain_packing import calls_one_by_one

@@ -33,7 +33,7 @@ from engine.running.messages import (
     Withdraw,
 )  # fmt: skip
 from engine.running.packing import Packer
-from engine.running.previewing import PreviewOptions
+from engine.running.preview_options import PreviewOptions
 from engine.running.questions import LatentsOf, StepOf, StepsOf
 
 RECIPE = Recipe(prompt="แมว, an owl", seed=7, style=Style(name="flat", prompt="{prompt}, flat"))

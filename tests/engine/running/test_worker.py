@@ -29,7 +29,7 @@ from engine.running.events import TERMINAL, Cancelled, Developing, Event, Failed
 from engine.running.job import Watcher
 from engine.running.messages import Begin, Forget
 from engine.running.packing import ADMITTED_A_TICK
-from engine.running.previewing import PreviewOptions
+from engine.running.preview_options import PreviewOptions
 from engine.running.worker import Worker
 from tests.child_worker import ChildWorker
 from tests.fake_device import SAFETY, FakeDevice, fake_engine

@@ -9,17 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.errors import InvalidRequest
-from engine.running.previewing import (
-    BEST_FIRST,
-    METHODS,
-    NAMED_SHARE,
-    PATIENCE,
-    SHARE,
-    Account,
-    PreviewBudget,
-    PreviewBudgets,
-    PreviewOptions,
-)
+from engine.running.preview_budget import NAMED_SHARE, PATIENCE, SHARE, Account, PreviewBudget, PreviewBudgets
+from engine.running.preview_options import BEST_FIRST, METHODS, PreviewOptions
 
 STEADY = [1.0] * 60
 """Ticks of one second."""
