@@ -49,13 +49,19 @@ class KeptJobs:
 
     def add(self, job: Job) -> None:
         """A job that begins, or goes on: it is its owner's newest now."""
-        self.remove(job)
-        self._by_id[job.id] = self._by_key[_digest(job.key)] = self._under_way[job.id] = job
+        if job in self:
+            self._take_out(job)
+        # Never out of this, not for a moment: what a worker tells of a job finds it here without the engine's lock.
+        self._by_id[job.id] = job
+        self._by_key[_digest(job.key)] = self._under_way[job.id] = job
         self._by_owner.setdefault(job.owner, {})[job.id] = job
 
     def remove(self, job: Job) -> None:
-        if self._by_id.pop(job.id, None) is None:
-            return
+        if self._by_id.pop(job.id, None) is not None:
+            self._take_out(job)
+
+    def _take_out(self, job: Job) -> None:
+        """Of all places but the one by its id."""
         del self._by_key[_digest(job.key)], self._by_owner[job.owner][job.id]
         if not self._by_owner[job.owner]:
             del self._by_owner[job.owner]

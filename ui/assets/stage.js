@@ -14,20 +14,35 @@ Darkroom.Stage = class extends Darkroom.Sheet {
 
   // What the page wants to be seen: {key, run} of a run to follow; `look`, `welcome` or `error` to show instead of it or with it.
   set(value) {
+    const {key, run, count, ratio} = this.aside;
+    // A look that was asked for before a run began, or as it ended, does not know of it.
+    if (value.look && !value.key && this.key && !this.over) value = {...value, key, run, count, ratio};
     this.aside = value;
     this.over = value.over;
-    if (value.key !== this.key || (value.key && !this.plan)) this.open(value.key);
+    if (value.key !== this.key) {
+      this.plan = this.run = undefined;
+      if (value.key) this.expect(value);
+      this.open(value.key);
+    }
     this.arrange();
   }
 
   // --- What there is to see ---
 
-  nothing() { this.plan = this.run = undefined; this.arrange(); }
+  nothing() { this.arrange(); }
+
+  // A run of which nothing is known yet but how many pictures it has, and their shape.
+  expect({count, ratio}) {
+    const waiting = () => Darkroom.element('figure', {class: 'frame waiting'});
+    this.run = this.block('running', ratio, Array.from({length: count}, waiting));
+    this.run.status.textContent = 'Starting ...';
+  }
 
   refuse(text, lost) { this.say(text, lost); }
 
   build() {
     const {plan} = this, [width, height] = plan.cells[0].size;
+    this.cells.clear();
     this.run = this.block('running', width / height, plan.cells.map((cell, x) => this.place(x, 0)));
     this.labels = [];
     this.pictures = 0;
@@ -116,7 +131,7 @@ Darkroom.Stage = class extends Darkroom.Sheet {
 
   say(text, lost) {
     if (lost) this.insist();  // the page knows what to say then
-    else if (this.run) this.status.textContent = text;
+    else if (this.run) this.run.status.textContent = text;
   }
 
   // Tells that the run has ended, or is gone, until the page has taken notice of it: a word may get lost on its way.

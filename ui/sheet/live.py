@@ -124,7 +124,9 @@ class LiveSheet:
         view = standing_view(job, standing)
         states = [_state(cell, large) for cell in view.cells if standing.changed.get(cell.index, -1) > seen]
         cells = answers.on_page(standing, view, page)
-        return answers.frame(standing, view, states, answers.developing(cells, answers.SPRITE if large else answers.TILE))
+        if large:
+            return answers.frame(standing, view, states, answers.developing(cells, answers.SPRITE), len(view.notices))
+        return answers.frame(standing, view, states, answers.developing(cells))
 
     def _film(self, job: Job, asked: Asked) -> Film:
         """All cells of a page at one part of their way: after step `at` of the longest run, the others in proportion."""

@@ -117,10 +117,11 @@ class GenerateTab:
         if job is None or job.owner != visitor:
             gone = "This run is not known here any more: what it made is on the disk. Press Generate again."
             return {**self._idle(), self.stage: stage.refused(gone)}
+        done = job.done  # before its pictures are looked at: the last one is among them then
         update: dict[Any, Any] = {self.strip: self._strip_value(visitor)}
         if newer := [run for run in self._running(visitor) if run.begun > job.begun]:
             return {**update, **self._watched(newer[-1])}  # an answer that comes late must not take the page off a new run
-        if job.done:
+        if done:
             update |= {self.stage: stage.followed(job, over=True), **self._idle(), **self._ended(job)}
         return update
 

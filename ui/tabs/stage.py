@@ -82,7 +82,8 @@ def refused(message: str, kept: Value | None = None) -> Value:
 
 def followed(job: Job, over: bool = False) -> Value:
     """A run, which the script follows from here on; `over` once the page knows that it has ended."""
-    return _value(key=job.key, run=job.id, over=over)
+    recipe = job.plan.cells[0].recipe
+    return _value(key=job.key, run=job.id, over=over, count=len(job.plan.cells), ratio=recipe.width / recipe.height)
 
 
 def single(made: Made, run: Job | None = None) -> Value:
@@ -121,4 +122,4 @@ def _thumbnail(made: Made) -> str:
 
 def _value(**parts: Any) -> Value:
     """A whole value, as stage.js reads it."""
-    return {"key": "", "run": "", "over": False, "look": None, "welcome": None, "error": "", **parts}
+    return {"key": "", "run": "", "over": False, "count": 0, "ratio": 1.0, "look": None, "welcome": None, "error": "", **parts}

@@ -45,6 +45,17 @@ def add(jobs: KeptJobs, owner: str = "A", **options) -> Job:
     return job
 
 
+def test_a_job_that_goes_on_is_found_by_its_id_at_every_moment(monkeypatch) -> None:
+    """Whoever tells of it does not wait for the engine's lock."""
+    jobs, job = KeptJobs(), Job(Plan((Cell(0, make_recipe()),)), "owner")
+    jobs.add(job)
+    found = []
+    digest = kept._digest
+    monkeypatch.setattr(kept, "_digest", lambda key: found.append(jobs.get(job.id)) or digest(key))
+    jobs.add(job)
+    assert set(found) == {job}
+
+
 def test_an_owner_loses_the_oldest_and_nobody_elses(jobs):
     other = add(jobs, "B")
     own = [add(jobs) for _ in range(5)]
