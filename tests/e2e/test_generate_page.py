@@ -20,6 +20,7 @@ WATCH_FRAMES = """
   const look = () => {
     document.querySelectorAll('#stage .frame').forEach(frame => {
       const image = frame.querySelector('img'), canvas = frame.querySelector('canvas');
+      if (!image) return;  // nothing is known of it yet
       const shown = image.hasAttribute('src') ? image.src : frame.classList.contains('drawn') && canvas.toDataURL();
       if (shown && window.frames_seen.at(-1) !== shown) window.frames_seen.push(shown);
     });
