@@ -23,7 +23,7 @@ Look = tuple[str, int]
 """A previewer, and the pixels of the page that it was chosen for."""
 
 Looks = dict[str, dict[int, Look]]
-"""How the steps of each page's cells are looked back at, once that is chosen, by job."""
+"""How the steps of each page's cells are looked back at, once that is chosen, by job; of those jobs only that are kept."""
 
 
 class Question(Protocol):
@@ -73,7 +73,7 @@ class StepsOf:
                 costs[cell] = device.preview_costs(image)
         if not costs:
             return {}
-        own = looks.setdefault(self.job, {})
+        own = looks.get(self.job, {})  # a job that was forgotten while this waited leaves nothing behind
         known = [own[self.page]] if self.page in own else []
         known += [look for maker in self.makers for look in looks.get(maker, {}).values()]
         method, _ = own[self.page] = self._choose(costs, known)

@@ -141,6 +141,7 @@ class Worker:
     def _join(self, order: Begin) -> None:
         """The cells of an order wait from now on. The gate is held."""
         noticed = self._noticed.setdefault(order.job, set())
+        self._looks.setdefault(order.job, {})
         self.line.join(Task(order, cell, self._tell, noticed) for cell in order.cells)
         self._wake()
         told = self._residency.progress_of({cell.recipe.model for cell in order.cells})

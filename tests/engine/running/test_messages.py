@@ -35,6 +35,7 @@ from engine.running.messages import (
 from engine.running.packing import Packer
 from engine.running.preview_options import PreviewOptions
 from engine.running.questions import LatentsOf, StepOf, StepsOf
+from tests.fake_device import FakeDevice
 
 RECIPE = Recipe(prompt="แมว, an owl", seed=7, style=Style(name="flat", prompt="{prompt}, flat"))
 PICTURE = Image.new("RGB", (8, 8), (1, 2, 3))
@@ -80,3 +81,13 @@ def test_noise_that_is_handed_in_and_an_error_come_through() -> None:
     assert numpy.array_equal(begin.latents[0], noise)
     error = pickle.loads(pickle.dumps(Answered(1, error=InvalidRequest("Step 3 is not kept.")))).error
     assert (type(error), str(error)) == (InvalidRequest, "Step 3 is not kept.")
+
+
+def test_a_look_that_waited_until_its_job_was_forgotten_leaves_nothing_behind() -> None:
+    device, looks = FakeDevice(), {"kept": {}}
+    device.model = RECIPE.model
+    device.admit(("maker", 0), RECIPE, owner="", exact=False, latents=None)
+    device.tick()
+    for job in ("kept", "forgotten"):
+        assert StepsOf(job, 0, 4096, {0: ("maker", 0)}, {0: 1}, {0: 4096}, ("maker",)).answer(device, looks).keys() == {0}
+    assert looks == {"kept": {0: ("linear", 4096)}}

@@ -23,6 +23,7 @@ from engine.pictures.history import History
 from engine.pictures.metadata import read_picture
 from engine.pictures.outputs import open_picture, write_picture
 from engine.recipes.plan import Cell, Plan
+from engine.recipes.recipe import Recipe
 from engine.running.device import TokenCount
 from engine.running.engine import Engine
 from engine.running.events import TERMINAL, Cancelled, Developing, Event, Failed, Finished, Notice, Preview, Queued
@@ -811,22 +812,28 @@ def test_what_is_added_after_a_stop_is_made(engine, device):
     assert kinds(job) == ["Cancelled", "Finished", "Finished"]
 
 
-@near
-def test_what_was_stopped_is_not_looked_for_on_disk(engine, device, monkeypatch):
+def hold_lookups(monkeypatch) -> tuple[threading.Event, list[Recipe]]:
+    """Whatever is looked for on disk is not found, but only once it is set free; and what was looked for so far."""
     free, looked_for = threading.Event(), []
 
     def find(history, recipe, *asked) -> None:
-        looked_for.append(recipe.seed)
+        looked_for.append(recipe)
         assert free.wait(SAFETY)
 
     monkeypatch.setattr(History, "find", find)
+    return free, looked_for
+
+
+@near
+def test_what_was_stopped_is_not_looked_for_on_disk(engine, device, monkeypatch):
+    free, looked_for = hold_lookups(monkeypatch)
     job = engine.submit(plan_of(engine, 9), reuse=True)
     wait_until(lambda: looked_for)
     engine.stop(job)
     assert kinds(job) == ["Cancelled"] * 9
     free.set()
     assert kinds(engine.submit(plan_of(engine, seed=7), reuse=True)) == ["Finished"]
-    assert looked_for == [100, 7]
+    assert [recipe.seed for recipe in looked_for] == [100, 7]
 
 
 def test_stopped_images_hold_their_room_until_they_are_decoded(engine, device):
@@ -882,20 +889,14 @@ def test_the_only_image_that_somebody_stopped_does_not_wait_for_anothers_many(en
 
 @near
 def test_whoever_looks_for_many_pictures_lets_others_look_for_theirs(engine, device, monkeypatch):
-    free, looked_for = threading.Event(), []
-
-    def find(history, recipe, *asked) -> None:
-        looked_for.append(recipe.prompt)
-        assert free.wait(SAFETY)
-
-    monkeypatch.setattr(History, "find", find)
+    free, looked_for = hold_lookups(monkeypatch)
     many = engine.submit(plan_of(engine, 12, prompt="many"), owner="A", reuse=True)
     wait_until(lambda: looked_for)
     one = engine.submit(plan_of(engine, prompt="one"), owner="B", reuse=True)
     wait_until(lambda: "B" in engine._link._lookups.owners)
     free.set()
     assert [len(ends(many)), len(ends(one))] == [12, 1]
-    assert "one" in looked_for[:3]
+    assert "one" in [recipe.prompt for recipe in looked_for[:3]]
 
 
 @near
