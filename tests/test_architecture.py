@@ -185,6 +185,12 @@ def test_the_page_never_imports_torch_or_diffusion() -> None:
     assert breaches(UI, TORCH | {"engine.diffusion", "app"}) == []
 
 
+def test_pillows_save_is_called_in_one_place() -> None:
+    """Of images that threads share: what a save leaves on one, another's save would take."""
+    calls = [(file, node) for file in [*ENGINE, *DIFFUSION, *UI] for node in ast.walk(tree_of(file)) if isinstance(node, ast.Call)]
+    assert [shown(file) for file, call in calls if getattr(call.func, "attr", "") == "save"] == ["engine/pictures/encoding.py"]
+
+
 def test_nothing_is_global() -> None:
     assert [shown(file) for file in PRODUCT for node in ast.walk(tree_of(file)) if isinstance(node, ast.Global)] == []
 

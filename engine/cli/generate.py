@@ -12,6 +12,7 @@ from tqdm import tqdm
 from engine.cli.flags import add_place_flags, add_recipe_flags, engine_asked_for, recipe_asked_for
 from engine.cli.following import follow, told_of
 from engine.errors import InvalidRequest
+from engine.pictures.encoding import encoded
 from engine.pictures.made import Made
 from engine.pictures.outputs import open_picture
 from engine.recipes.plan import plan_images
@@ -51,6 +52,6 @@ def _write_steps(engine: Engine, job: Job, cell: int, made: Made, folder: Path) 
         folder.mkdir(parents=True, exist_ok=True)
         for step in range(1, made.provenance.step + 1):
             frame = engine.frame(job, cell, step).resize(open_picture(made).size)
-            frame.save(folder / f"{job.id}-{cell:02d}-step-{step:03d}.png")
+            (folder / f"{job.id}-{cell:02d}-step-{step:03d}.png").write_bytes(encoded(frame, "PNG"))
     except OSError as error:
         raise InvalidRequest(f"Previews cannot be written into {folder}: {error.strerror or error}.") from None

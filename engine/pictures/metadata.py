@@ -6,7 +6,6 @@ carries the grid it was made from, a picture its recipe. What is read back is te
 
 from __future__ import annotations
 
-import io
 import json
 import struct
 from collections.abc import Callable, Mapping
@@ -19,6 +18,7 @@ from PIL import Image, PngImagePlugin
 
 from engine.errors import InvalidRequest, UnreadablePicture
 from engine.pictures.containers import read_texts
+from engine.pictures.encoding import encoded
 from engine.pictures.foreign import read_foreign
 from engine.pictures.infotext import Imported, infotext, parse_infotext
 from engine.pictures.leftovers import stopped_note
@@ -64,9 +64,7 @@ class Found:
 def png_bytes(image: Image.Image, recipe: Recipe, provenance: Provenance) -> bytes:
     """The picture as a PNG file that carries its recipe and provenance."""
     texts = {"parameters": infotext(recipe, provenance), "darkroom": record(recipe, provenance)}
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", pnginfo=text_chunks(texts))
-    return buffer.getvalue()
+    return encoded(image, "PNG", pnginfo=text_chunks(texts))
 
 
 def text_chunks(texts: Mapping[str, str]) -> PngImagePlugin.PngInfo:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import io
 import logging
 import os
 import tempfile
@@ -14,6 +13,7 @@ from pathlib import Path
 from PIL import Image
 
 from engine.errors import InvalidRequest, NotSaved
+from engine.pictures.encoding import encoded
 from engine.pictures.made import Made
 
 log = logging.getLogger(__name__)
@@ -81,11 +81,10 @@ def thumbnail(picture: Path, side: int) -> Path:
             small.unlink(missing_ok=True)
         raise _gone(picture) from None
     image.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=2.0)
-    stream = io.BytesIO()
-    image.save(stream, "JPEG", quality=88)
+    content = encoded(image, "JPEG", quality=88)
     try:
         _sweep(small.parent)
-        return _write(stream.getvalue(), small, facts.st_mtime_ns)
+        return _write(content, small, facts.st_mtime_ns)
     except OSError:
         return picture
 

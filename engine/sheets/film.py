@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -10,6 +9,7 @@ from dataclasses import replace
 from PIL import Image
 
 from engine.errors import InvalidRequest
+from engine.pictures.encoding import encoded
 from engine.pictures.made import Made
 from engine.recipes.plan import Plan
 from engine.sheets.layout import scaled
@@ -71,7 +71,6 @@ def animate(frames: Sequence[Image.Image], seconds_a_frame: float, hold: float =
     first, *others = [frame.convert("RGB").resize(size, Image.Resampling.LANCZOS) for frame in frames]
     times = [round(1000 * seconds_a_frame)] * len(frames)
     times[-1] += round(1000 * hold)
-    buffer = io.BytesIO()
     # allow_mixed: frames of few colours are kept without loss; at 90 the others' flat areas show no blocks.
-    first.save(buffer, "WEBP", save_all=True, append_images=others, duration=times, loop=0, quality=90, method=2, allow_mixed=True)
-    return buffer.getvalue()
+    more = {"save_all": True, "append_images": others, "duration": times, "loop": 0}
+    return encoded(first, "WEBP", quality=90, method=2, allow_mixed=True, **more)

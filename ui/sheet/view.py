@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -13,6 +12,7 @@ from urllib.parse import quote
 from PIL import Image
 
 from engine.pictures import metadata
+from engine.pictures.encoding import encoded
 from engine.pictures.made import Made
 from engine.pictures.outputs import open_picture, thumbnail
 from engine.recipes.recipe import Recipe
@@ -183,16 +183,12 @@ def image_uri(image: Image.Image, quality: int = 75) -> str:
     """A preview as an inline image; small ones without loss, others as JPEG."""
     if image.width * image.height <= LOSSLESS_BELOW:
         return png_uri(image)
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=quality)
-    return data_uri(buffer.getvalue(), "jpeg")
+    return data_uri(encoded(image, "JPEG", quality=quality), "jpeg")
 
 
 def png_uri(image: Image.Image) -> str:
     """A picture as an inline image without loss, and without any text in it."""
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return data_uri(buffer.getvalue(), "png")
+    return data_uri(encoded(image, "PNG"), "png")
 
 
 def data_uri(content: bytes, kind: str) -> str:
