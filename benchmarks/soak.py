@@ -31,6 +31,9 @@ so that with one of them the growth of 1,200 requests shows what stays after tha
 
 STARTING_SECONDS = 180
 
+FRAME = 0.1
+"""Seconds between two questions of the stage's script."""
+
 
 class Page:
     """A page that is served, as its own configuration tells of it."""
@@ -70,13 +73,14 @@ class Page:
         stage = first[self.ids["stage"]]
         key, answer, seen = _value(stage)["key"], {}, -1
         while not answer.get("done"):
-            answer = self.ask(session, {"key": key, "seen": seen})
+            answer = self.ask(session, {"question": "frame", "key": key, "seen": seen, "page": 0, "large": True})
             seen = answer.get("version", seen)
-            if answer.get("gone"):
+            if "error" in answer:
                 raise RuntimeError("the run was forgotten")
+            time.sleep(FRAME)
         self.fire(session, visitor, "stage", "act", {"key": key})
-        [frame] = answer["stage"]["frames"]
-        self.client.get(self.address + frame["src"].replace("\\", "")).raise_for_status()
+        [cell] = answer["cells"]
+        self.client.get(self.address + cell["src"]).raise_for_status()
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -55,7 +55,7 @@ def take_all(page: Page) -> None:
     set_number(page, "cfg", 3)
     page.fill("#prompt textarea", "a cat and a red heart")
     page.keyboard.press("Control+Enter")
-    page.wait_for_selector("#stage .frame.developing img", timeout=60_000)
+    page.wait_for_selector("#stage .frame.developing.drawn", timeout=60_000)
     page.screenshot(path=PICTURES / "generate-running.png")
     page.wait_for_selector(".stage.done", timeout=120_000)
     set_number(page, "count", 1)

@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import gradio as gr
@@ -22,9 +23,10 @@ from engine.running.events import Failed, Finished, Notice
 from engine.running.job import Job
 from tests.e2e.conftest import DONE, drop, new_context, open_page
 from tests.ui.hostile import MARKUP, TEMPLATES
-from ui.sheet.view import standing_view
+from ui.sheet.live import LiveSheet
 from ui.tabs import stage
 from ui.tabs.controls import hint
+from ui.theme import page_assets
 
 pytestmark = pytest.mark.browser
 
@@ -41,10 +43,10 @@ place => {
   const all = selector => [...place.querySelectorAll(selector)];
   return {
     refusal: all('.refusal').map(e => e.textContent),
-    message: all('.frame-message').map(e => e.textContent),
+    message: all('.frame-message:not([hidden])').map(e => e.textContent),
     notice: all('.notices').map(e => e.textContent).filter(Boolean),
     'notice tooltip': all('.notices').map(e => e.title).filter(Boolean),
-    picture: all('.frame img').map(e => e.alt),
+    picture: all('.frame img[src]').map(e => e.alt),
     'thumbnail tooltip': all('.thumb').map(e => e.title),
     thumbnail: all('.thumb img').map(e => e.alt),
     hint: all('.hint').map(e => e.textContent),
@@ -63,6 +65,12 @@ def expected(text: str) -> dict[str, list[str]]:
 
 def build_showcase(catalog: Catalog, texts: list[str]) -> gr.Blocks:
     """A page that puts each text wherever a stranger's text can get to."""
+    jobs: dict[str, Job] = {}
+    live = LiveSheet(SimpleNamespace(job_of_key=jobs.get), SimpleNamespace())
+
+    def ask_stage(asked: Any) -> Any:
+        return live.ask(asked)
+
     with gr.Blocks(analytics_enabled=False) as blocks:
         for i, text in enumerate(texts):
             picture = made(text)
@@ -70,11 +78,11 @@ def build_showcase(catalog: Catalog, texts: list[str]) -> gr.Blocks:
             job = Job(Plan((Cell(0, picture.recipe), Cell(1, picture.recipe))), id="job")
             for event in events:
                 job.publish(event)
-            view = standing_view(job, job.standing())
+            jobs[job.key] = job
             with gr.Column(elem_id=f"text-{i}"):
-                stage.stage_component(stage.refused(text))
-                stage.stage_component(stage.working(view))
-                stage.stage_component(stage.welcome(catalog.default.model_copy(update={"examples": (text,)})))
+                stage.stage_component(stage.refused(text), ask_stage)
+                stage.stage_component(stage.followed(job, over=True), ask_stage)
+                stage.stage_component(stage.welcome(catalog.default.model_copy(update={"examples": (text,)})), ask_stage)
                 stage.strip_component().value = stage.strip_value([("job:0", picture)])
                 hint("hint", (text, "warning"))
     return blocks
@@ -96,14 +104,14 @@ class Showcase:
 
 
 def look(browser: Any, blocks: gr.Blocks, texts: list[str]) -> Showcase:
-    _, address, _ = blocks.launch(prevent_thread_lock=True, quiet=True, ssr_mode=False, server_name="127.0.0.1")
+    _, address, _ = blocks.launch(prevent_thread_lock=True, quiet=True, ssr_mode=False, server_name="127.0.0.1", **page_assets())
     context = new_context(browser)
     try:
         page, foreign = context.new_page(), []
         page.on("request", lambda request: None if request.url.startswith((address, "data:", "blob:")) else foreign.append(request.url))
         page.add_init_script(RECORD_SCRIPTS)
         page.goto(address)
-        for part in (".refusal", ".frame-message", ".frame img", ".chip", ".thumb img", ".hint"):
+        for part in (".refusal", ".frame-message:not([hidden])", ".frame img[src]", ".chip", ".thumb img", ".hint"):
             expect(page.locator(part)).to_have_count(len(texts))
         page.wait_for_timeout(500)  # for whatever should not run, and does
         shown = {text: page.locator(f"#text-{i}").evaluate(SHOWN) for i, text in enumerate(texts)}

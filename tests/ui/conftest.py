@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,7 @@ def bench(built: gr.Blocks, engine: Engine) -> Bench:
     bench = next(owner for wired in built.fns.values() if isinstance(owner := getattr(wired.fn, "__self__", None), Bench))
     for part in (bench, bench.generate, bench.compare):
         part.engine = engine
-    bench.compare.live = LiveSheet(engine, Takeaway(engine))
+    bench.generate.live = bench.compare.live = LiveSheet(engine, Takeaway(engine))
     return bench
 
 
@@ -104,18 +104,30 @@ def press(built: gr.Blocks, tab: GenerateTab) -> Callable[..., Iterator[Update]]
 
 
 def followed(tab: GenerateTab, first: Update) -> Iterator[Update]:
-    """What the stage's script brings about once it has been given a run to follow."""
-    key, seen, made = first[tab.stage].get("key"), -1, 0
+    """What the stage's script shows and brings about once it has been given a run to follow."""
+    value = first[tab.stage]
+    key, seen, pictures = value["key"], -1, 0
+    cells: dict[int, dict[str, Any]] = {}
     while key:
-        answer = asyncio.run(tab.ask({"key": key, "seen": seen}))
-        if "stage" in answer:
+        answer = tab.live.ask({"question": "frame", "key": key, "seen": seen, "page": 0, "turned": False, "large": True})
+        if "version" in answer:
             seen = answer["version"]
-            yield {tab.stage: answer["stage"]}
-        if answer.get("gone") or answer.get("done") or answer.get("made", 0) > made:
+            for state in answer["cells"]:
+                cells[state["index"]] = {"src": "", **cells.get(state["index"], {}), **state}
+            for index in answer["sprite"]["cells"] if answer["sprite"] else []:
+                cells[index]["src"] = answer["sprite"]["src"]
+            shown = {name: answer[name] for name in ("status", "percent", "notices")}
+            shown["frames"] = [cell for _, cell in sorted(cells.items())]
+            value = {**value, **shown, "state": "done" if answer["done"] else "running"}
+            yield {tab.stage: value}
+        made = sum("/" in cell["src"] and cell["state"] in {"finished", "stopped"} for cell in cells.values())
+        if "error" in answer or answer["done"] or made > pictures:
             told = tab._act(first[tab.visitor], gr.EventData(None, {"key": key}))
-            made = answer.get("made", 0)
-            key = told.get(tab.stage, {"key": key})["key"]
-            yield told
+            value, pictures = {**value, **told.get(tab.stage, {})}, made
+            yield {**told, tab.stage: value}
+        if "error" in answer or answer["done"]:
+            return
+        time.sleep(0.001)
 
 
 @pytest.fixture

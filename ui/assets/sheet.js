@@ -27,6 +27,7 @@ Darkroom.readSprite = async sprite => {
 
 Darkroom.Sheet = class {
   static FRAME = 200;     // milliseconds between two frames: five a second
+  static LARGE = false;   // whether pictures are wanted as large as they are, or as tiles and thumbnails
   static ABREAST = 6;     // cells of a grid of one axis in a row: more than these flow into further rows
   static AGAIN = 1000;    // milliseconds until a step is looked at again that not all cells had come to
   static AWAY = 2000;     // milliseconds until a server that did not answer is asked again
@@ -64,15 +65,15 @@ Darkroom.Sheet = class {
     if (fresh) { this.page = 0; this.awaitSecond(); this.lastChosen = undefined; this.loupe.leave(); if (this.blind) this.blind.leave(); }
     this.stopPlaying();
     this.at = 0;
-    if (!key) { this.root.replaceChildren(this.welcome()); return; }
+    if (!key) { this.nothing(); return; }
     let plan = await this.ask('sheet', {});
     while (plan.away && round === this.round) {
-      this.root.replaceChildren(Darkroom.element('p', {class: 'refusal', role: 'alert', text: plan.error}));
+      this.refuse(plan.error);
       await Darkroom.pause(Darkroom.Sheet.AWAY);
       if (round === this.round) plan = await this.ask('sheet', {});
     }
     if (round !== this.round) return;
-    if (plan.error) { this.root.replaceChildren(Darkroom.element('p', {class: 'refusal', role: 'alert', text: plan.error})); return; }
+    if (plan.error) { this.refuse(plan.error, true); return; }
     const typed = this.typed();
     this.plan = plan;
     this.films = new Map();
@@ -85,6 +86,11 @@ Darkroom.Sheet = class {
   }
 
   // --- What the sheet is made of ---
+
+  nothing() { this.root.replaceChildren(this.welcome()); }
+
+  // There is no sheet, and why; `lost` where there will be none.
+  refuse(text, lost) { this.root.replaceChildren(Darkroom.element('p', {class: 'refusal', role: 'alert', text})); }
 
   welcome() {
     const el = Darkroom.element;
@@ -274,9 +280,9 @@ Darkroom.Sheet = class {
       if (!this.watched) { await new Promise(resolve => { this.woken = resolve; }); continue; }
       const {page, turned} = this;
       this.turned = false;
-      const answer = await this.ask('frame', {seen: this.version, page, turned: Boolean(turned)});
+      const answer = await this.ask('frame', {seen: this.version, page, turned: Boolean(turned), large: this.constructor.LARGE});
       if (round !== this.round) return;
-      if (answer.error) this.status.textContent = answer.error;
+      if (answer.error) this.say(answer.error, !answer.away);
       else if (answer.count !== this.plan.cells.length) { this.open(this.key); return; }
       else {
         if (answer.version !== undefined) await this.update(answer, round, page);
@@ -285,10 +291,12 @@ Darkroom.Sheet = class {
       }
       if ((answer.done && !this.turned) || (answer.error && !answer.away)) break;
       // The next frame is asked for once this one is drawn: a slow browser gets fewer frames, never a queue of them.
-      await Darkroom.pause(answer.away ? Darkroom.Sheet.AWAY : Darkroom.Sheet.FRAME);
+      await Darkroom.pause(answer.away ? Darkroom.Sheet.AWAY : this.constructor.FRAME);
     }
     if (round === this.round) this.following = false;
   }
+
+  say(text) { this.status.textContent = text; }
 
   setRunning(running) {
     if (this.running === running) return;

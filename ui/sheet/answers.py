@@ -20,7 +20,7 @@ from engine.running.events import TERMINAL
 from engine.running.job import Standing
 from engine.sheets import ranking
 from engine.sheets.labels import told_apart
-from ui.sheet.view import CellView, JobView, image_uri
+from ui.sheet.view import LOSSLESS_BELOW, CellView, JobView, image_uri, png_uri
 
 TILE = 160
 """Pixels of a developing cell's longer side."""
@@ -191,11 +191,11 @@ def so_far(standing: Standing) -> SoFar:
     return {"count": len(standing.plan.cells), "done": ended == len(standing.plan.cells)}
 
 
-def frame(standing: Standing, view: JobView, states: list[State], shown: Sprite | None) -> Frame:
-    """What is new, with those cells' states and a picture of those that develop."""
+def frame(standing: Standing, view: JobView, states: list[State], shown: Sprite | None, notices: int = TOLD_NOTICES) -> Frame:
+    """What is new, with those cells' states and a picture of those that develop; so many `notices` are told in full."""
     run = this_run(standing, view)
     return {
-        **so_far(standing), "version": standing.version, "status": run.status, "notices": _notices(view.notices),
+        **so_far(standing), "version": standing.version, "status": run.status, "notices": _notices(view.notices, notices),
         "percent": round(100 * run.part, 1), "unknown": bool(view.loading) and view.loaded_part < 0, "cells": states, "sprite": shown,
     }  # fmt: skip
 
@@ -212,9 +212,9 @@ def on_page(standing: Standing, view: JobView, page: int) -> list[CellView]:
     return [told for cell, told in zip(standing.plan.cells, view.cells, strict=True) if cell.place[2] == page]
 
 
-def developing(cells: Sequence[CellView]) -> Sprite | None:
+def developing(cells: Sequence[CellView], most: int = TILE) -> Sprite | None:
     """One picture of those cells that develop, as far as there is anything to see."""
-    return sprite({cell.index: cell.preview for cell in cells if cell.preview is not None})
+    return sprite({cell.index: cell.preview for cell in cells if cell.preview is not None}, most)
 
 
 def steps_at(cells: Sequence[CellView], at: int, longest: int) -> tuple[dict[int, int], bool]:
@@ -227,22 +227,25 @@ def steps_at(cells: Sequence[CellView], at: int, longest: int) -> tuple[dict[int
     return there, all(cell.ended or there.get(cell.index) == wanted.get(cell.index, -1) for cell in cells)
 
 
-def sprite(images: Mapping[int, Image.Image]) -> Sprite | None:
+def sprite(images: Mapping[int, Image.Image], most: int = TILE) -> Sprite | None:
     """Many pictures in one, in rows of equal tiles; None for none.
 
-    Tiles are as large as the largest picture, up to TILE and their share of SPRITE.
+    Tiles are as large as the largest picture, up to `most` pixels of the longer side and their share of SPRITE. Small ones are without
+    loss where large ones are asked for: they are seen enlarged, and JPEG's blocks with them.
     """
     if not images:
         return None
     width, height = (max(image.size[side] for image in images.values()) for side in (0, 1))
     across = math.ceil(math.sqrt(len(images)))
-    scale = min(1.0, TILE / max(width, height), SPRITE / across / max(width, height))
+    scale = min(1.0, most / max(width, height), SPRITE / across / max(width, height))
     width, height = max(1, round(width * scale)), max(1, round(height * scale))
     whole = Image.new("RGB", (across * width, math.ceil(len(images) / across) * height))
     for place, image in enumerate(images.values()):
         tile = image if image.size == (width, height) else image.resize((width, height), Image.Resampling.BILINEAR)
         whole.paste(tile, (place % across * width, place // across * height))
-    return {"src": image_uri(whole), "across": across, "width": width, "height": height, "cells": list(images)}
+    enlarged = most > TILE and width * height <= LOSSLESS_BELOW
+    src = png_uri(whole) if enlarged else image_uri(whole)
+    return {"src": src, "across": across, "width": width, "height": height, "cells": list(images)}
 
 
 def look(plan: Plan, cell: CellView, unsaved: str) -> Look:
@@ -300,7 +303,7 @@ def _verdict(ranked: Sequence[ranking.Ranked], best: str) -> str:
     return f"{best} is ahead, but not certainly: pick on to be surer."
 
 
-def _notices(texts: Sequence[str]) -> str:
+def _notices(texts: Sequence[str], most: int) -> str:
     """Notices in one text: each cell of a grid may have one of its own."""
-    more = len(texts) - TOLD_NOTICES
-    return " ".join(texts[:TOLD_NOTICES]) + (f" And {more} more like these." if more > 0 else "")
+    more = len(texts) - most
+    return " ".join(texts[:most]) + (f" And {more} more like these." if more > 0 else "")

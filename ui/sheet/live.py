@@ -114,15 +114,19 @@ class LiveSheet:
     def _frame(self, job: Job, asked: Asked) -> SoFar | Frame:
         """What has changed since the version that the script has seen, with one picture for all cells that develop.
 
-        A page that was just `turned` to needs that picture even when nothing has changed.
+        A page that was just `turned` to needs that picture even when nothing has changed. With `large`, pictures come as large as
+        they are, as far as a frame of all of them stays small.
         """
-        standing = job.standing()
+        standing, large = job.standing(), bool(asked.get("large"))
         seen, page = _whole(asked, "seen"), _whole(asked, "page")
         if standing.version == seen and not asked.get("turned"):
             return answers.so_far(standing)
         view = standing_view(job, standing)
-        states = [_state(cell) for cell in view.cells if standing.changed.get(cell.index, -1) > seen]
-        return answers.frame(standing, view, states, answers.developing(answers.on_page(standing, view, page)))
+        states = [_state(cell, large) for cell in view.cells if standing.changed.get(cell.index, -1) > seen]
+        cells = answers.on_page(standing, view, page)
+        if large:
+            return answers.frame(standing, view, states, answers.developing(cells, answers.SPRITE), len(view.notices))
+        return answers.frame(standing, view, states, answers.developing(cells))
 
     def _film(self, job: Job, asked: Asked) -> Film:
         """All cells of a page at one part of their way: after step `at` of the longest run, the others in proportion."""
@@ -204,12 +208,12 @@ class LiveSheet:
         return {}
 
 
-def _state(cell: CellView) -> State:
-    """How a cell stands, with the thumbnail of its picture."""
+def _state(cell: CellView, large: bool = False) -> State:
+    """How a cell stands, with the thumbnail of its picture, or the picture itself."""
     told = answers.state(cell, answers.how_far(cell) or answers.from_disk(cell) or answers.not_saved(cell))
     if cell.made is not None:
         try:
-            told["src"] = thumbnail_src(cell.made)
+            told["src"] = picture_src(cell.made) if large else thumbnail_src(cell.made)
         except InvalidRequest as error:
             told["message"] = str(error)
     return told

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from urllib.parse import quote
 
@@ -48,19 +47,11 @@ class CellView:
     def ended(self) -> bool:
         return self.state in {"finished", "stopped", "failed"}
 
-    @cached_property
-    def src(self) -> str:
-        """Where a browser finds what there is to see of it, "" for nothing."""
-        if self.made is not None:
-            return picture_src(self.made)
-        return image_uri(self.preview) if self.preview is not None else ""
-
 
 @dataclass(frozen=True)
 class JobView:
     """All images of one job, and what there is to say about it."""
 
-    job_id: str
     cells: tuple[CellView, ...]
     ahead: int = 0
     notices: tuple[str, ...] = ()
@@ -138,7 +129,7 @@ def standing_view(job: Job, standing: Standing) -> JobView:
     waits = [event.ahead for event in standing.cells.values() if isinstance(event, Queued)]
     loading = standing.loading
     return JobView(
-        job.id, tuple(cells), min(waits, default=0), tuple(dict.fromkeys(notice.text for notice in standing.notices)),
+        tuple(cells), min(waits, default=0), tuple(dict.fromkeys(notice.text for notice in standing.notices)),
         loading.text if loading else "", loading.progress if loading and loading.progress is not None else -1.0, seconds=standing.seconds,
     )  # fmt: skip
 

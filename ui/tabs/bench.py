@@ -16,6 +16,8 @@ from engine.recipes.recipe import Style, make_recipe
 from engine.recipes.schedulers import SCHEDULERS
 from engine.running.engine import Engine
 from ui.handlers import QUIET, TOLD
+from ui.sheet.live import LiveSheet
+from ui.sheet.takeaway import Takeaway
 from ui.tabs.compare import CompareTab
 from ui.tabs.controls import Controls, guidance_advice, hint_value, more_label, ratio_of, size_advice, size_of, with_ready_words
 from ui.tabs.generate import GenerateTab
@@ -35,8 +37,9 @@ class Bench:
         self.engine = engine
         self.controls = Controls(engine.catalog, engine.limits, styles, negatives)
         self.visitor = gr.BrowserState("", storage_key="darkroom-visitor", secret="darkroom")
-        self.generate = GenerateTab(engine, self.controls, self.visitor)
-        self.compare = CompareTab(engine, self.controls, self.visitor, styles, grids)
+        live = LiveSheet(engine, Takeaway(engine))
+        self.generate = GenerateTab(engine, live, self.controls, self.visitor)
+        self.compare = CompareTab(engine, live, self.controls, self.visitor, styles, grids)
         self._build()
         self._wire_hints()
         self.generate.wire()

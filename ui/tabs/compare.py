@@ -21,7 +21,6 @@ from engine.running.job import Job
 from engine.running.speed import Estimate, seconds_shown
 from ui.handlers import QUIET, TOLD, Newest, known_visitor
 from ui.sheet.live import Answer, LiveSheet
-from ui.sheet.takeaway import Takeaway
 from ui.sheet.view import counted
 from ui.tabs.axes import NAMES, AxisPickers, axis_line
 from ui.tabs.controls import Advice, Controls, Request, hint, hint_value
@@ -71,9 +70,11 @@ class CompareTab:
     """Builds the tab in the places it is given, and wires it to the engine."""
 
     def __init__(
-        self, engine: Engine, controls: Controls, visitor: gr.BrowserState, styles: Sequence[Style], presets: Sequence[GridPreset]
-    ):
+        self, engine: Engine, live: LiveSheet, controls: Controls, visitor: gr.BrowserState, styles: Sequence[Style],
+        presets: Sequence[GridPreset],
+    ):  # fmt: skip
         self.engine = engine
+        self.live = live
         self.controls = controls
         self.visitor = visitor
         self.presets = {preset.title: preset for preset in presets}
@@ -106,7 +107,6 @@ class CompareTab:
         def ask_sheet(asked: Any) -> Answer:
             return self.live.ask(asked)
 
-        self.live = LiveSheet(self.engine, Takeaway(self.engine))
         begin_with = [{"title": preset.title, "note": preset.note} for preset in self.presets.values()]
         self.sheet = gr.HTML(
             {"key": "", "presets": begin_with}, html_template='<div class="sheet"></div>', js_on_load=SHEET_SCRIPT,

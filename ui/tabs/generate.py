@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import os
 from pathlib import Path
@@ -17,11 +16,10 @@ from engine.pictures.made import Made
 from engine.pictures.outputs import open_picture, write_picture
 from engine.recipes.plan import plan_images
 from engine.running.engine import Engine
-from engine.running.job import Job, Standing
+from engine.running.job import Job
 from ui.files import passing_folder
 from ui.handlers import QUIET, TOLD, known_visitor
-from ui.sheet.stream import changed
-from ui.sheet.view import JobView, standing_view
+from ui.sheet.live import Answer, LiveSheet
 from ui.tabs import stage
 from ui.tabs.controls import Controls
 
@@ -29,8 +27,9 @@ from ui.tabs.controls import Controls
 class GenerateTab:
     """Builds the tab in the places it is given, and wires it to the engine."""
 
-    def __init__(self, engine: Engine, controls: Controls, visitor: gr.BrowserState):
+    def __init__(self, engine: Engine, live: LiveSheet, controls: Controls, visitor: gr.BrowserState):
         self.engine = engine
+        self.live = live
         self.controls = controls
         self.visitor = visitor
 
@@ -38,9 +37,9 @@ class GenerateTab:
         """The picture, its settings, and the strip of this session's pictures."""
         self.shown = gr.State("")  # the pick of the picture on the stage
         self.wishes = gr.State(0)
-        
-        async def ask_stage(asked: Any) -> dict[str, Any]:
-            return await self.ask(asked)
+
+        def ask_stage(asked: Any) -> Answer:
+            return self.live.ask(asked)
 
         self.stage = stage.stage_component(stage.welcome(self.engine.catalog.default), ask_stage)
         with gr.Row(elem_id="result"):
@@ -106,29 +105,11 @@ class GenerateTab:
             job = self.engine.submit(plan, visitor, request.previews)
         except EngineError as error:
             made, running = self._made(visitor, shown), self._running(visitor)
-            key = running[-1].key if running else ""  # a run that goes on is followed all the same
-            kept = stage.single(made, shown, key) if made else None
+            run = running[-1] if running else None  # it is followed all the same
+            kept = stage.single(made, run) if made else stage.followed(run) if run else None
             buttons = self._busy() if running else self._idle()
-            return {**buttons, self.stage: stage.refused(str(error), kept, key), self.visitor: visitor}
+            return {**buttons, self.stage: stage.refused(str(error), kept), self.visitor: visitor}
         return {self.controls.fields["seed"]: request.recipe.seed, self.visitor: visitor, **self._watched(job)}
-
-    async def ask(self, asked: Any) -> dict[str, Any]:
-        """What the stage's script asks while it follows a run: {"key", "seen"}. It comes from a browser: anything may be in it.
-
-        The answer comes when there is something new: {"version", "stage", "made", "done"}; {} when there is not for a while,
-        {"gone"} when there is no such run any more.
-        """
-        key, seen = (asked.get(name) for name in ("key", "seen")) if isinstance(asked, dict) else (None, None)
-        job = self.engine.job_of_key(key) if isinstance(key, str) else None
-        if job is None:
-            return {"gone": True}
-        standing = await changed(job, seen)
-        return await asyncio.to_thread(self._answer, job, standing) if standing.version != seen or job.done else {}
-
-    def _answer(self, job: Job, standing: Standing) -> dict[str, Any]:
-        view = standing_view(job, standing)
-        made = sum(cell.made is not None for cell in view.cells)
-        return {"version": standing.version, "stage": stage.working(view, job.key), "made": made, "done": view.ended}
 
     def _act(self, visitor: str, event: gr.EventData) -> dict[Any, Any]:
         """The stage's script tells that pictures were made, or that the run it follows has ended or is gone."""
@@ -136,12 +117,12 @@ class GenerateTab:
         if job is None or job.owner != visitor:
             gone = "This run is not known here any more: what it made is on the disk. Press Generate again."
             return {**self._idle(), self.stage: stage.refused(gone)}
+        done = job.done  # before its pictures are looked at: the last one is among them then
         update: dict[Any, Any] = {self.strip: self._strip_value(visitor)}
         if newer := [run for run in self._running(visitor) if run.begun > job.begun]:
             return {**update, **self._watched(newer[-1])}  # an answer that comes late must not take the page off a new run
-        if job.done:
-            view = standing_view(job, job.standing())
-            update |= {self.stage: stage.working(view), **self._idle(), **self._ended(view)}
+        if done:
+            update |= {self.stage: stage.followed(job, over=True), **self._idle(), **self._ended(job)}
         return update
 
     def _restore(self, visitor: str) -> dict[Any, Any]:
@@ -174,8 +155,7 @@ class GenerateTab:
         if made is None:
             return {self.shown: gr.skip()}
         running = self._running(visitor)
-        key = running[-1].key if running else ""
-        return {self.shown: pick, self.stage: stage.single(made, pick, key), **self._about(made)}
+        return {self.shown: pick, self.stage: stage.single(made, running[-1] if running else None), **self._about(made)}
 
     def _reuse(self, visitor: str, pick: str) -> dict[Any, Any]:
         made = self._made(visitor, pick)
@@ -194,7 +174,7 @@ class GenerateTab:
 
     def _watched(self, job: Job) -> dict[Any, Any]:
         """A run under way, which the stage's script follows from here on."""
-        return {self.stage: stage.working(standing_view(job, job.standing()), job.key), **self._busy()}
+        return {self.stage: stage.followed(job), **self._busy()}
 
     def _busy(self) -> dict[Any, Any]:
         return {
@@ -208,13 +188,14 @@ class GenerateTab:
             self.finish_one: gr.Button(interactive=False),
         }  # fmt: skip
 
-    def _ended(self, view: JobView) -> dict[Any, Any]:
+    def _ended(self, job: Job) -> dict[Any, Any]:
         """The settings and the file of the last picture of a job that has ended: of one that is finished, where there is one."""
-        made = {cell.index: cell.made for cell in view.cells if cell.made is not None}
+        made = sorted(job.made().items())
+        made = [(cell, one) for cell, one in made if not one.provenance.unfinished] or made
         if not made:
             return {}
-        last = ([cell.index for cell in view.cells if cell.state == "finished"] or list(made))[-1]
-        return {self.shown: f"{view.job_id}:{last}", **self._about(made[last])}
+        cell, picture = made[-1]
+        return {self.shown: f"{job.id}:{cell}", **self._about(picture)}
 
     def _about(self, made: Made) -> dict[Any, Any]:
         return {

@@ -1,11 +1,11 @@
-"""The picture, large, and the strip of this session's pictures: templates and the values that fill them.
+"""The picture, large, and the strip of this session's pictures: what their scripts and templates are given.
 
-Every value goes through `literal` and the template's {{ }}: prompts are strangers' text on a shared page.
+Prompts are strangers' text on a shared page: the stage's script sets text as text, and all that a template is filled with goes
+through `literal` and its {{ }}.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,7 +14,8 @@ import gradio as gr
 from engine.errors import InvalidRequest
 from engine.pictures.made import Made
 from engine.recipes.catalog import ModelSpec
-from ui.sheet.view import CellView, JobView, picture_src, thumbnail_src
+from engine.running.job import Job
+from ui.sheet.view import picture_src, thumbnail_src
 from ui.template import literal
 
 Value = dict[str, Any]
@@ -27,63 +28,18 @@ element.addEventListener('click', event => {
 """
 """A click on anything with data-pick becomes the component's select event."""
 
-FOLLOW = """
-const pause = milliseconds => new Promise(resolve => setTimeout(resolve, milliseconds));
-const AGAIN = 2000;  // milliseconds until what was not answered is said again
-let round = 0, following = '';
-// Follows the run whose key stands in the value, until the page has been told its end: that brings a value without a key.
-const follow = async () => {
-  const value = props.value || {};
-  if (value.key || !value.looked) following = value.key || '';  // a look may have been asked for before the run
-  const key = following;
-  if (!key) return;
-  const mine = ++round;
-  let seen = -1, made = 0;
-  while (mine === round && following === key) {
-    if (document.hidden) { await pause(200); continue; }
-    const answer = await server.ask_stage({key, seen}) || {away: true};  // gradio gives nothing where the line is cut
-    if (mine !== round || following !== key) return;
-    if (answer.away && props.value.state === 'running') {
-      props.value = {...props.value, status: 'Darkroom does not answer: see whether it still runs. What is finished is on its disk.'};
-    }
-    if (answer.stage) {
-      seen = answer.version;
-      if (props.value.state === 'running') props.value = answer.stage;  // else an earlier picture is being looked at
-    }
-    if (answer.gone || answer.done || answer.made > made) { made = answer.made; trigger('act', {key}); }
-    await pause(answer.away || answer.gone || answer.done ? AGAIN : 50);
-  }
+STAGE_SCRIPT = """
+const begin = () => {
+  if (!window.Darkroom || !Darkroom.Stage) { setTimeout(begin, 50); return; }
+  const stage = new Darkroom.Stage(
+    element.querySelector('.stage-root'),
+    (question, details) => server.ask_stage({question, key: stage.key, ...details}),
+    (what, details) => what === 'act' ? trigger('act', details) : trigger('select', details),
+  );
+  watch('value', () => stage.set(props.value || {}));
+  stage.set(props.value || {});
 };
-watch('value', follow);
-follow();
-"""
-"""The script asks for the next view once it has shown the last one."""
-
-STAGE = """
-<div class="stage {{value.state}}" style="--columns: {{value.columns}}; --ratio: {{value.ratio}}">
-  <div class="tray">
-    {{#if value.examples}}
-    <div class="welcome">
-      <p class="welcome-title">{{value.title}}</p>
-      <p>Type a prompt and press Generate, or begin with one of these:</p>
-      <div class="chips">
-        {{#each value.examples}}<button type="button" class="chip" data-pick="example:{{@index}}">{{this}}</button>{{/each}}
-      </div>
-    </div>
-    {{/if}}
-    {{#each value.frames}}
-    <figure class="frame {{this.state}}">
-      {{#if this.src}}<img src="{{this.src}}" alt="{{this.alt}}" data-pick="{{this.pick}}" draggable="true">{{/if}}
-      {{#if this.message}}<p class="frame-message" role="alert">{{this.message}}</p>{{/if}}
-      {{#if this.caption}}<figcaption>{{this.caption}}</figcaption>{{/if}}
-    </figure>
-    {{/each}}
-    {{#if value.error}}<p class="refusal" role="alert">{{value.error}}</p>{{/if}}
-  </div>
-  <div class="meter" aria-hidden="true"><div class="{{value.meter}}" style="width: {{value.percent}}%"></div></div>
-  <p class="status" role="status">{{value.status}}</p>
-  <p class="notices" role="status" title="{{value.notices}}">{{value.notices}}</p>
-</div>
+begin();
 """
 
 STRIP = """
@@ -101,11 +57,12 @@ STRIP_LENGTH = 200
 """Pictures in the strip: all of them are sent with each new one."""
 
 
-def stage_component(value: Value, ask_stage: Callable[[Any], Any] | None = None) -> gr.HTML:
-    """`ask_stage` answers what FOLLOW asks; the component's act event then tells the page that pictures were made or the run is over."""
+def stage_component(value: Value, ask_stage: Callable[[Any], Any]) -> gr.HTML:
+    """`ask_stage` answers what the script asks of the run that it follows; the component's act event then tells the page that
+    pictures were made, or that the run has ended or is gone, and its select event what was picked."""
     return gr.HTML(
-        value, html_template=STAGE, js_on_load=PICK + (FOLLOW if ask_stage else ""), elem_id="stage",
-        server_functions=[ask_stage] if ask_stage else None,
+        value, html_template='<div class="stage-root"></div>', js_on_load=STAGE_SCRIPT, elem_id="stage",
+        server_functions=[ask_stage], apply_default_css=False,
     )  # fmt: skip
 
 
@@ -115,39 +72,31 @@ def strip_component() -> gr.HTML:
 
 def welcome(spec: ModelSpec) -> Value:
     """An empty page: what can be had with one click."""
-    return _value("idle", title="Nothing developed yet.", examples=list(spec.examples), ratio=1.0, status=spec.note)
+    return _value(welcome={"title": "Nothing developed yet.", "examples": list(spec.examples), "status": spec.note})
 
 
-def refused(message: str, kept: Value | None = None, key: str = "") -> Value:
-    """A request that was wrong: nothing was begun, and the picture that was there stays; `key` is of a run that goes on."""
-    return {**kept, "error": literal(message)} if kept else _value("failed", error=message, key=key)
+def refused(message: str, kept: Value | None = None) -> Value:
+    """A request that was wrong: nothing was begun, and what was there stays."""
+    return {**(kept or _value()), "error": message}
 
 
-def working(view: JobView, key: str = "") -> Value:
-    """A job under way, or just ended; with its key, the script follows it."""
-    several = len(view.cells) > 1
-    first = view.cells[0].recipe
-    return _value(
-        "done" if view.ended else "running",
-        frames=[_frame(view.job_id, cell, several) for cell in view.cells],
-        ratio=first.width / first.height,
-        status=view.status,
-        notices=" ".join(view.notices),
-        percent=round(100 * view.part, 1),
-        meter="unknown" if view.loading and view.loaded_part < 0 else "known",
-        key=key,
-    )
+def followed(job: Job, over: bool = False) -> Value:
+    """A run, which the script follows from here on; `over` once the page knows that it has ended."""
+    recipe = job.plan.cells[0].recipe
+    return _value(key=job.key, run=job.id, over=over, count=len(job.plan.cells), ratio=recipe.width / recipe.height)
 
 
-def single(made: Made, pick: str, key: str = "") -> Value:
-    """One picture of this session, looked at again; `key` is of the run that goes on meanwhile."""
-    frame = {"src": picture_src(made), "alt": made.recipe.full_prompt, "state": "finished", "pick": pick}
+def single(made: Made, run: Job | None = None) -> Value:
+    """One picture of this session, looked at again; `run` goes on meanwhile."""
     seconds = made.provenance.seconds
     status = f"{made.recipe.steps} steps in {seconds:.1f} s on {made.provenance.device}, seed {made.recipe.seed}"
     if made.provenance.unfinished:
         status = f"Unfinished: step {made.provenance.step} of {made.provenance.total}, seed {made.recipe.seed}"
-    ratio = made.recipe.width / made.recipe.height
-    return _value("done", frames=[frame], ratio=ratio, status=status, notices=made.unsaved, key=key, looked=True)
+    look = {
+        "src": picture_src(made), "alt": made.recipe.full_prompt, "ratio": made.recipe.width / made.recipe.height,
+        "status": status, "notices": made.unsaved,
+    }  # fmt: skip
+    return {**(followed(run) if run else _value()), "look": look}
 
 
 def strip_value(pictures: Sequence[tuple[str, Made]]) -> list[Value]:
@@ -171,27 +120,6 @@ def _thumbnail(made: Made) -> str:
         return ""
 
 
-def _frame(job_id: str, cell: CellView, several: bool) -> Value:
-    caption = ""
-    if several:
-        caption = f"seed {cell.recipe.seed}" + (f" · {cell.step}/{cell.total}" if cell.state == "developing" else "")
-        caption += " · stopped" if cell.state == "stopped" else ""
-    return {
-        "src": cell.src,
-        "alt": f"{cell.state}: {cell.recipe.full_prompt}",
-        "state": cell.state,
-        "message": cell.message,
-        "caption": caption,
-        "pick": f"{job_id}:{cell.index}" if cell.made else "",
-    }
-
-
-def _value(state: str, **parts: Any) -> Value:
-    """A whole value: the template must find every name, whatever the state."""
-    empty: Value = {
-        "state": state, "title": "", "examples": [], "frames": [], "ratio": 1.0, "status": "", "notices": "",
-        "percent": 0, "meter": "known", "error": "", "key": "", "looked": False,
-    }  # fmt: skip
-    value = literal({**empty, **parts})
-    value["columns"] = math.ceil(math.sqrt(max(len(value["frames"]), 1)))
-    return value
+def _value(**parts: Any) -> Value:
+    """A whole value, as stage.js reads it."""
+    return {"key": "", "run": "", "over": False, "count": 0, "ratio": 1.0, "look": None, "welcome": None, "error": "", **parts}

@@ -24,15 +24,16 @@ from engine.pictures.outputs import open_picture
 from engine.recipes.axes import Offer
 from engine.recipes.plan import AxisLine, Grid, Plan, plan_grid
 from engine.running.engine import Engine
-from engine.running.events import Finished, Queued
+from engine.running.events import Finished, Notice, Queued
 from engine.running.job import Job
 from tests.fake_device import FakeDevice
 from tests.jobs import at_step, ends, kinds, running, wait_for
 from tests.ui.data_uri import picture_of
+from ui.sheet import answers
 from ui.sheet.answers import TILE, sprite
 from ui.sheet.live import LiveSheet
 from ui.sheet.takeaway import KINDS, Takeaway
-from ui.sheet.view import THUMB
+from ui.sheet.view import THUMB, standing_view
 
 Answer = dict[str, Any]
 Ask = Callable[..., Answer]
@@ -79,8 +80,8 @@ def asker(live: LiveSheet, job: Job) -> Ask:
     return ask
 
 
-def frame(ask: Ask, seen: int = -1, page: int = 0) -> Answer:
-    return ask("frame", seen=seen, page=page)
+def frame(ask: Ask, seen: int = -1, page: int = 0, **asked: bool) -> Answer:
+    return ask("frame", seen=seen, page=page, **asked)
 
 
 def at_steps(job: Job, step: int) -> None:
@@ -196,6 +197,46 @@ def test_one_picture_holds_all_cells_that_develop(start, device):
     tiles = tiles_of(answer["sprite"])
     for index, tile in tiles.items():
         assert tile.tobytes() == job.standing().cells[index].image.convert("RGB").tobytes()
+
+
+def test_pictures_are_as_large_as_they_are_where_that_is_asked_for(start, device):
+    """As the stage asks: previews are no tiles of a sheet, and a finished picture is its file, not a thumbnail."""
+    device.costs = {"vae": 0.0}
+    device.hold()
+    job, ask = start(x="", y="", width=512, height=512, steps=2)
+    device.let(1)
+    at_steps(job, 1)
+    [large] = tiles_of(frame(ask, large=True)["sprite"]).values()
+    [small] = tiles_of(frame(ask)["sprite"]).values()
+    assert (large.size, small.size) == ((512, 512), (160, 160))
+    device.let_go()
+    ends(job)
+    [cell] = frame(ask, large=True)["cells"]
+    assert job.made()[0].path.name in cell["src"]
+
+
+def test_small_pictures_that_are_enlarged_come_without_loss(start, device):
+    device.costs = {"vae": 0.0}
+    device.hold()
+    job, ask = start(x="cfg: 2, 5, 9", y="seed: 1, 2, 3", width=64, height=64, steps=2)
+    for _ in range(4):
+        device.let(1)
+    at_steps(job, 1)
+    assert frame(ask, large=True)["sprite"]["src"].startswith("data:image/png")
+    assert frame(ask)["sprite"]["src"].startswith("data:image/jpeg")
+    device.let_go()
+
+
+def test_the_stage_is_told_all_notices(start):
+    job, _ = start(x="", y="")
+    ends(job)
+    told = Job(job.plan)
+    for text in ("One.", "Two.", "Three."):
+        told.publish(Notice(text))
+    standing = told.standing()
+    view = standing_view(told, standing)
+    assert answers.frame(standing, view, [], None, len(view.notices))["notices"] == "One. Two. Three."
+    assert answers.frame(standing, view, [], None)["notices"] == "One. Two. And 1 more like these."
 
 
 def tiles_of(sheet: Answer) -> dict[int, Image.Image]:
