@@ -11,7 +11,7 @@ from typing import Any
 
 from engine.recipes.plan import Cell, Plan, plan_images
 from engine.running.engine import Engine
-from engine.running.events import TERMINAL, Event, Notice, Preview
+from engine.running.events import End, Event, Notice, Preview
 from engine.running.job import Job
 from engine.running.messages import Ask
 from engine.running.questions import Looks
@@ -78,7 +78,7 @@ def ends(job: Job, seconds: float = SAFETY) -> dict[int, Event]:
         events = watcher.take(timeout=seconds)
         if not events and not watcher.ended:
             break
-        found.update({event.cell: event for event in events if isinstance(event, TERMINAL)})
+        found.update({event.cell: event for event in events if isinstance(event, End)})
     return found
 
 

@@ -83,5 +83,6 @@ class Cancelled:
     made: Made | None = None
 
 
-Event = Queued | Notice | Preview | Developing | Finished | Failed | Cancelled
-TERMINAL = (Finished, Failed, Cancelled)
+End = Finished | Failed | Cancelled
+"""After which nothing comes of that cell any more."""
+Event = Queued | Notice | Preview | Developing | End

@@ -16,7 +16,7 @@ from typing import Any
 
 from engine.pictures.made import Made
 from engine.recipes.plan import Cell, Plan
-from engine.running.events import TERMINAL, Cancelled, Developing, Event, Failed, Finished, Notice, Preview, Queued
+from engine.running.events import Cancelled, Developing, End, Event, Failed, Finished, Notice, Preview, Queued
 from engine.running.preview_options import PreviewOptions
 
 
@@ -117,7 +117,7 @@ class Job:
         self._queued: dict[int, Queued] = {}
         self._newest: dict[int, Preview] = {}
         self._developing: dict[int, Developing] = {}
-        self._ends: dict[int, Finished | Failed | Cancelled] = {}
+        self._ends: dict[int, End] = {}
         self._notices: list[Notice] = []
 
     @property
@@ -137,7 +137,7 @@ class Job:
         with self._lock:
             return len(self.plan.cells) - len(self._ends)
 
-    def end(self, cell: int) -> Finished | Failed | Cancelled | None:
+    def end(self, cell: int) -> End | None:
         """How a cell ended; None while it has not."""
         with self._lock:
             return self._ends.get(cell)
@@ -223,7 +223,7 @@ class Job:
         finally:
             self.leave(watcher)
 
-    def wait(self) -> dict[int, Event]:
+    def wait(self) -> dict[int, End]:
         """The end of each cell by its index, once all have ended."""
         for _ in self.events():
             pass
@@ -249,7 +249,7 @@ class Job:
     def _remember(self, event: Event) -> None:
         if not isinstance(event, Notice | Queued):
             self._loading = None
-        if isinstance(event, TERMINAL):
+        if isinstance(event, End):
             self._ends[event.cell] = event
             for told in (self._newest, self._developing, self._queued):
                 told.pop(event.cell, None)

@@ -8,7 +8,7 @@ from typing import Any
 from engine.recipes.plan import Cell
 from engine.recipes.recipe import Recipe
 from engine.running.device import Key
-from engine.running.events import TERMINAL, Event, Notice
+from engine.running.events import End, Event, Notice
 from engine.running.messages import Begin, Tell, Told
 from engine.running.preview_budget import Account
 
@@ -62,7 +62,7 @@ class Task:
         return self.order.latents.get(self.cell.index)
 
     def publish(self, event: Event) -> None:
-        self.ended = self.ended or isinstance(event, TERMINAL)
+        self.ended = self.ended or isinstance(event, End)
         self.tell(Told(self.order.job, event))
 
     def notice(self, text: str) -> None:

@@ -16,7 +16,7 @@ from PIL import Image
 from engine.pictures.infotext import infotext
 from engine.pictures.made import Made
 from engine.recipes.plan import Cell, Place, Plan, differences
-from engine.running.events import TERMINAL
+from engine.running.events import End
 from engine.running.job import Standing
 from engine.sheets import ranking
 from engine.sheets.labels import told_apart
@@ -187,7 +187,7 @@ def not_saved(cell: CellView) -> str:
 def so_far(standing: Standing) -> SoFar:
     """All that there is to tell when nothing has happened."""
     # Of this standing, not of the job: its last cell may end meanwhile, and nobody asks again after "done".
-    ended = sum(isinstance(event, TERMINAL) for event in standing.cells.values())
+    ended = sum(isinstance(event, End) for event in standing.cells.values())
     return {"count": len(standing.plan.cells), "done": ended == len(standing.plan.cells)}
 
 

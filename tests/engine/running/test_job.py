@@ -15,7 +15,7 @@ from PIL import Image
 from engine.pictures.made import Made, Provenance
 from engine.recipes.plan import Cell, Plan
 from engine.recipes.recipe import Recipe
-from engine.running.events import TERMINAL, Cancelled, Developing, Event, Failed, Finished, Notice, Preview, Queued
+from engine.running.events import Cancelled, Developing, End, Event, Failed, Finished, Notice, Preview, Queued
 from engine.running.job import Job, Watcher
 from tests.fake_device import SAFETY
 
@@ -45,12 +45,12 @@ def check_grammar(events: list[Event], cells: int = CELLS) -> None:
     """Queued* Preview* Developing* and exactly one end for every cell, steps increasing, nothing after the last end."""
     for cell in range(cells):
         *before, end = of_cell(events, cell)
-        assert isinstance(end, TERMINAL)
+        assert isinstance(end, End)
         order = [kind for kind, _ in groupby(map(type, before))]
         assert order == [kind for kind in (Queued, Preview, Developing) if kind in order]
         steps = [event.step for event in before if isinstance(event, Preview)]
         assert all(earlier < later for earlier, later in pairwise(steps))
-    assert isinstance(events[-1], TERMINAL)
+    assert isinstance(events[-1], End)
 
 
 moves = st.lists(
@@ -87,7 +87,7 @@ class Played:
         version, counts = self.job.standing().version, event.cell not in self.ends and len(self.ends) < self.cells
         if counts:
             self.published.append(event)
-            if isinstance(event, TERMINAL):
+            if isinstance(event, End):
                 self.ends[event.cell] = event
             elif isinstance(event, Preview) and event.image is not None:
                 self.images[event.cell] = event.image
@@ -126,7 +126,7 @@ class Played:
     def check_late_watcher(self) -> None:
         events = self.job.watch().take(timeout=0)
         assert [e for e in events if isinstance(e, Notice)] == [e for e in self.published if isinstance(e, Notice) and e.progress is None]
-        assert {e.cell: e for e in events if isinstance(e, TERMINAL)} == self.ends
+        assert {e.cell: e for e in events if isinstance(e, End)} == self.ends
         for cell in set(range(self.cells)) - set(self.ends):
             last = of_cell(self.published, cell)[-1:]
             told = of_cell(events, cell)
@@ -164,7 +164,7 @@ def test_whatever_is_published_every_reader_hears_the_grammar(moves: list[tuple]
     check_grammar(played.read, played.cells)
     assert played.watcher.ended
     assert played.job.done
-    for kinds in (TERMINAL, Notice, Queued):
+    for kinds in (End, Notice, Queued):
         assert lasting(played.read, kinds) == lasting(played.published, kinds)
     check_grammar(list(played.job.events()), played.cells)
     assert played.job.wait() == played.ends

@@ -26,7 +26,7 @@ from engine.recipes.plan import Cell, Plan
 from engine.recipes.recipe import Recipe
 from engine.running.device import TokenCount
 from engine.running.engine import Engine
-from engine.running.events import TERMINAL, Cancelled, Developing, Event, Failed, Finished, Notice, Preview, Queued
+from engine.running.events import Cancelled, Developing, End, Event, Failed, Finished, Notice, Preview, Queued
 from engine.running.job import Watcher
 from engine.running.messages import Begin, Forget
 from engine.running.packing import ADMITTED_A_TICK
@@ -108,12 +108,12 @@ def test_every_cell_ends_exactly_once(cells, stops, images_a_tick, tick_fails):
 
 
 def check_grammar(events: list[Event], cells: int) -> None:
-    assert isinstance(events[-1], TERMINAL)
+    assert isinstance(events[-1], End)
     for cell in range(cells):
         mine = [event for event in events if not isinstance(event, Notice) and event.cell == cell]
         order = [kind for kind, _ in itertools.groupby(type(event) for event in mine[:-1])]
         assert order == [kind for kind in (Queued, Preview, Developing) if kind in order]
-        assert isinstance(mine[-1], TERMINAL)
+        assert isinstance(mine[-1], End)
         previews = [event for event in mine if isinstance(event, Preview)]
         assert all(one.step < next_one.step for one, next_one in pairwise(previews))
 
