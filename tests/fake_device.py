@@ -137,8 +137,9 @@ class FakeDevice:
         self.model = loaded.name
 
     def admit(
-        self, key: Key, recipe: Recipe, *, owner: str, exact: bool, latents: Any | None, job: str = "", together: bool = False
-    ) -> int:
+        self, key: Key, recipe: Recipe, *, owner: str, exact: bool, latents: Any | None, job: str = "", together: bool = False,
+        alone: int = 0,
+    ) -> int:  # fmt: skip
         assert recipe.model == self.model, "an image of a model that is not resident"
         self.history.append(("admit", key, owner))
         self.sizes.append((key, (recipe.width, recipe.height)))

@@ -116,7 +116,8 @@ MAY_IMPORT = {
     "running": {"recipes", "pictures"},
     "sheets": {"recipes", "pictures"},
     "diffusion": {"recipes", "running", "pictures"},
-    "cli": {"recipes", "pictures", "running", "sheets"},
+    "replay": {"recipes", "pictures", "running", "sheets"},
+    "cli": {"recipes", "pictures", "running", "sheets", "replay"},
 }
 """Of the engine's rooms: nothing climbs. `errors` and `version` are everybody's; what stands beside the rooms puts them together, and
 only the command line knows the one of it that opens an engine."""

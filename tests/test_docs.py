@@ -347,7 +347,10 @@ def test_the_readmes_python_runs(elsewhere: Path) -> None:
     assert all(Path(path).is_file() and len(digest) == 64 for path, digest in lines)
 
 
-@pytest.mark.parametrize("words", [words for words in commands(README) if words[1:3] == ["-m", "engine"]], ids=" ".join)
+COMMANDS = [words for words in commands(README) if words[1:3] == ["-m", "engine"]]
+
+
+@pytest.mark.parametrize("words", [words for words in COMMANDS if words[3] != "verify"], ids=" ".join)
 def test_the_readmes_command_lines_run(elsewhere: Path, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert engine.__main__.main(words[3:]) == 0
     told = capsys.readouterr().out.splitlines()
@@ -355,6 +358,15 @@ def test_the_readmes_command_lines_run(elsewhere: Path, words: list[str], capsys
         pictures = [line for line in map(json.loads, told) if "sheet" not in line]
         assert all(line["path"] and len(line["sha256"]) == 64 and line["seconds"] >= 0 for line in pictures)
         assert len(pictures) == (4 if words[3] == "generate" else json.loads(told[-1])["cells"])
+
+
+def test_the_readmes_pictures_are_verified(elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    [making, *_], [verifying] = ([words[3:] for words in COMMANDS if words[3] == name] for name in ("generate", "verify"))
+    assert engine.__main__.main(making) == 0
+    assert verifying.pop() == "pictures/*.png"
+    pictures = [json.loads(line)["path"] for line in capsys.readouterr().out.splitlines()]
+    assert engine.__main__.main([*verifying, *pictures]) == 0
+    assert [json.loads(line)["identical"] for line in capsys.readouterr().out.splitlines()] == [True] * 4
 
 
 def test_the_starters_python_runs(elsewhere: Path) -> None:

@@ -48,7 +48,7 @@ def _shown(job: Job, tell: Tell) -> bool:
                     tqdm.write(text, file=sys.stderr)
                 said.add(text)
             elif isinstance(event, (Finished, Cancelled)) and event.made:
-                well = well and event.made.path is not None
+                well = well and not event.made.unsaved
                 reused = isinstance(event, Finished) and event.reused
                 if reused:
                     bar.leave_out()

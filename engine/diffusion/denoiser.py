@@ -50,9 +50,9 @@ class Denoiser:
     @torch.inference_mode()
     def admit(
         self, key: Key, recipe: Recipe, *, owner: str = "", exact: bool = False, latents: torch.Tensor | None = None,
-        job: str = "", together: bool = False,
+        job: str = "", together: bool = False, alone: int = 0,
     ) -> Trajectory:  # fmt: skip
-        """A new trajectory, at its noise. It takes part in the next tick.
+        """A new trajectory, at its noise. It takes part in the next tick; `alone`, in calls of so many rows that it shares with no other.
 
         `latents` (1, C, h, w) or (C, h, w), standard normal, stand in for the seed's own draw, as in diffusers'
         pipelines: the generator then starts afresh. Raises InvalidRequest when the scheduler or family refuses the recipe.
@@ -71,7 +71,7 @@ class Denoiser:
             latents=start,
             conditions=self.family.conditions(recipe),
             origin=first_origin(recipe) if latents is None else key,
-            job=job, together=together,
+            job=job, together=together, alone=alone,
         )  # fmt: skip
         if exact and trajectory.rows > self.packer.exact_rows:
             raise ValueError(f"exact_rows={self.packer.exact_rows} is too small for an image of {trajectory.rows} rows")

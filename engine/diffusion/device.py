@@ -122,11 +122,12 @@ class TorchDevice:
 
     def admit(
         self, key: Key, recipe: Recipe, *, owner: str = "", exact: bool = False, latents: Any | None = None,
-        job: str = "", together: bool = False,
+        job: str = "", together: bool = False, alone: int = 0,
     ) -> int:  # fmt: skip
         start = None if latents is None else torch.as_tensor(latents)
         try:
-            trajectory = self.denoiser.admit(key, recipe, owner=owner, exact=exact, latents=start, job=job, together=together)
+            options = {"owner": owner, "exact": exact, "job": job, "together": together, "alone": alone}
+            trajectory = self.denoiser.admit(key, recipe, latents=start, **options)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise

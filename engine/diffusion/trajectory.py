@@ -32,6 +32,8 @@ class Trajectory:
     job: str = ""
     together: bool = False
     """Whether it takes turns with its job's other images, or waits for earlier ones to be finished."""
+    alone: int = 0
+    """Rows of the network calls that it has to itself; 0 where it may share them."""
     step: int = 0
     bucket: int = 0
     """The widest batch it has been part of, in rows."""
@@ -45,7 +47,7 @@ class Trajectory:
 
     def load(self) -> Load:
         """What it asks of the next network call."""
-        options = {"exact": self.exact, "owner": self.owner, "job": self.job, "together": self.together}
+        options = {"exact": self.exact, "owner": self.owner, "job": self.job, "together": self.together, "alone": self.alone}
         return load_of(self.recipe, self.conditions.needs, self.key, self.step, origin=self.origin, **options)
 
     def __post_init__(self) -> None:

@@ -47,6 +47,8 @@ class Exposed:
     """Tells it apart from others made in the same second; part of its file's name."""
     repeatable: bool = True
     """Whether the recipe says all: a picture from noise that was handed in is not remembered."""
+    kept: bool = True
+    """Whether it is written; else its pixels stay in memory."""
 
 
 class Developer:
@@ -92,9 +94,11 @@ class Developer:
         recipe, image = exposed.recipe, exposed.image
         provenance = Provenance(
             facts.model_revision, facts.device, facts.dtype, facts.bucket, exposed.exact,
-            exposed.step, exposed.total, exposed.seconds, facts.versions, facts.tiled,
+            exposed.step, exposed.total, exposed.seconds, facts.versions, facts.tiled, facts.weights,
         )  # fmt: skip
         sha256 = hashlib.sha256(image.tobytes()).hexdigest()
+        if not exposed.kept:
+            return Made(recipe, provenance, sha256, pixels=image)
         mark = f"-unfinished-{exposed.step}-of-{exposed.total}" if provenance.unfinished else ""
         name = f"{time.strftime('%H%M%S')}-{exposed.name}-seed-{recipe.seed}{mark}"
         try:

@@ -45,6 +45,8 @@ class Provenance:
     versions: dict[str, str] = field(default_factory=dict)
     tiled: bool = False
     """Whether it was decoded in tiles, for want of memory: another decode may differ from it where tiles meet."""
+    weights: str = ""
+    """DeviceFacts.weights; "" in records that are older than this field."""
 
     @property
     def unfinished(self) -> bool:
@@ -53,7 +55,7 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Made:
-    """A picture with all that is known of it. `path` is None when it could not be written: `unsaved` says why, and
+    """A picture with all that is known of it. `path` is None when it could not be written, and `unsaved` says why, or was not to be:
     only then are its pixels kept in memory. `engine.pictures.outputs.open_picture` reads either."""
 
     recipe: Recipe

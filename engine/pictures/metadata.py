@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image, PngImagePlugin
+from pydantic import TypeAdapter
 
 from engine.errors import InvalidRequest, UnreadablePicture
 from engine.pictures.containers import read_texts
@@ -35,6 +36,8 @@ _NOTHING = (
     "This picture carries no settings. Darkroom, A1111 and its forks, ComfyUI, InvokeAI, SwarmUI and others write them into their "
     "files; most editors, messengers and web sites take them out."
 )
+
+_PROVENANCE = TypeAdapter(Provenance)
 
 A1111_AXES = {
     "seed": "Seed", "cfg": "CFG Scale", "steps": "Steps", "scheduler": "Sampler", "size": "Size", "model": "Checkpoint name",
@@ -116,7 +119,7 @@ def read_record(file: Path) -> tuple[Record, Image.Image]:
     """Darkroom's record in a picture, and the picture. Raises UnreadablePicture when it carries none, OSError when it is gone."""
     try:
         content = json.loads(read_texts(file).found["darkroom"])
-        found = Record(Recipe.model_validate(content["recipe"]), Provenance(**content["provenance"]))
+        found = Record(Recipe.model_validate(content["recipe"]), _PROVENANCE.validate_python(content["provenance"]))
         with Image.open(file, formats=("PNG",)) as image:
             image.load()  # a file cut short shows only then
             return found, image

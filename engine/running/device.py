@@ -97,12 +97,14 @@ class Device(Protocol):
         ...
 
     def admit(
-        self, key: Key, recipe: Recipe, *, owner: str, exact: bool, latents: Any | None, job: str = "", together: bool = False
-    ) -> int:
+        self, key: Key, recipe: Recipe, *, owner: str, exact: bool, latents: Any | None, job: str = "", together: bool = False,
+        alone: int = 0,
+    ) -> int:  # fmt: skip
         """Starts an image at its noise and returns its number of steps. Raises EngineError.
 
         Owners take turns, and each owner's jobs. Of a job, images that develop `together` take turns too; of others, early ones
-        are finished before late ones are begun.
+        are finished before late ones are begun. One that is `alone` shares no network call with any
+        other: they have so many rows, padded, or as many as fit.
         """
         ...
 

@@ -93,18 +93,20 @@ class Engine:
 
     def submit(
         self, plan: Plan, owner: str = "", previews: PreviewOptions | None = None, latents: Mapping[int, Any] | None = None,
-        reuse: bool = False, together: bool = False,
+        reuse: bool = False, together: bool = False, replay: int = 0,
     ) -> Job:  # fmt: skip
         """Starts a plan. `latents` gives cells (by index) their initial noise: standard normal arrays (C, h, w).
 
         With `reuse`, cells that were made before are taken from the disk: equal recipe, weights, device, versions and
         exactness. With `together` all cells develop at once; else early ones are finished before late ones are begun.
+        In a `replay` each cell has network calls of that many rows to itself, whoever else draws: a picture made among others is
+        mostly the same bits again in calls as wide as those were. Its pictures are not written (Made.pixels).
 
         Raises InvalidRequest when this owner, or everybody together, has too much waiting, or a recipe asks for more than
         the limits.
         """
         self._check(plan)
-        job = Job(plan, owner, previews or PreviewOptions(), reuse, together)
+        job = Job(plan, owner, previews or PreviewOptions(), reuse, together, replay)
         with self._lock:
             ahead = self._check_waiting(owner, len(plan.cells))
             self._jobs.add(job)
@@ -259,7 +261,8 @@ class Engine:
         cells = tuple(sorted(cells, key=lambda cell: models.index(cell.recipe.model)))
         for place, cell in enumerate(cells):  # told here: the worker may be busy with a long call
             job.publish(Queued(cell.index, ahead + place))
-        self._link.send(Begin(job.id, job.owner, cells, job.plan.exact, job.previews, job.reuse, job.together, dict(latents or {})))
+        order = Begin(job.id, job.owner, cells, job.plan.exact, job.previews, job.reuse, job.together, dict(latents or {}), job.replay)
+        self._link.send(order)
 
     def _receive(self, message: Message) -> None:
         """What a worker has to say. From any thread, and without the lock, which may be held by whoever has just sent an order."""

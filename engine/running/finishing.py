@@ -58,7 +58,7 @@ class Finisher:
         self._tell(Developed(recipe.model, recipe.width * recipe.height, now - start))
         exposed = Exposed(
             image, recipe, order.exact, task.step, task.total, round(now - task.started, 3), f"{order.job}-{task.cell.index:02d}",
-            repeatable=task.latents is None,
+            repeatable=task.latents is None, kept=not order.replay,
         )  # fmt: skip
         self._developer.develop(exposed, facts, partial(self._end, task))
 

@@ -101,6 +101,9 @@ class Job:
     """Whether equal pictures on disk are taken instead of making them again."""
     together: bool = False
     """Whether all cells develop at once, or early ones are finished before late ones are begun."""
+    replay: int = 0
+    """Rows of the network calls that each cell has to itself, where its pictures are made to be compared with earlier ones and not to
+    be written; else 0."""
     id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
     key: str = field(default_factory=lambda: secrets.token_urlsafe(18))
     """What lets a browser look at the job. Not its id: that is part of file names, which travel."""

@@ -36,6 +36,9 @@ class Begin:
     together: bool = False
     """Whether all cells develop at once, or early ones are finished before late ones are begun."""
     latents: Mapping[int, Any] = field(default_factory=dict)
+    replay: int = 0
+    """Rows of the network calls that each cell has to itself, where they are made to be compared with earlier pictures and not to be
+    written; else 0."""
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,8 @@ class Load:
     job: str = ""
     behind: int = 0
     """Its place in the job's line: lower ones first, equal ones as they came."""
+    alone: int = 0
+    """Rows that its call is padded to; 0 where it may share it."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,7 @@ class Packer:
             return None
         first = waiting[order[0]]
         peers = [key for key in order if waiting[key].group == first.group and (first.exact or not waiting[key].exact)]
-        wanted = len({row for key in peers for row in waiting[key].rows})
+        wanted = max(first.alone, len({row for key in peers for row in waiting[key].rows}))
         most = self.width(first.pixels, wanted, len(set(first.rows)), first.exact)
         images: list[Hashable] = []
         rows: dict[Row, None] = {}
@@ -139,7 +141,7 @@ class Packer:
         self._owners.took(load.owner for load in taken)
         for owner in {load.owner for load in taken}:
             self._jobs[owner].took(load.job for load in taken if load.owner == owner)
-        return Call(tuple(images), tuple(rows), most if first.exact or self.padded else len(rows))
+        return Call(tuple(images), tuple(rows), most if first.exact or first.alone or self.padded else len(rows))
 
     @property
     def rules(self) -> Rules:
@@ -223,15 +225,17 @@ def first_origin(recipe: Recipe) -> Hashable:
 
 def load_of(
     recipe: Recipe, needs: Needs[Hashable], key: Hashable, step: int, *, origin: Hashable = None, exact: bool = False, owner: str = "",
-    job: str = "", together: bool = False,
+    job: str = "", together: bool = False, alone: int = 0,
 ) -> Load:  # fmt: skip
     """What an image that has taken `step` steps asks of the next call; `origin` stands in for `first_origin`.
 
-    Images that develop `together` take turns: those that have come less far are first.
+    Images that develop `together` take turns: those that have come less far are first. One that is `alone` shares no
+    call: it has so many rows to itself, as far as they fit.
     """
     if step:
         origin = key
     elif origin is None:
         origin = first_origin(recipe)
     pixels = recipe.width * recipe.height
-    return Load(row_names(needs.rows, origin), needs.group, pixels, exact, owner, job, step if together else 0)
+    group = (needs.group, key) if alone else needs.group
+    return Load(row_names(needs.rows, origin), group, pixels, exact, owner, job, step if together else 0, alone)

@@ -314,7 +314,7 @@ class Worker:
 
     def _start(self, task: Task) -> None:
         order = task.order
-        asked = {"exact": order.exact, "latents": task.latents, "job": order.job, "together": order.together}
+        asked = {"exact": order.exact, "latents": task.latents, "job": order.job, "together": order.together, "alone": order.replay}
         try:
             task.total = self._residency.device.admit(task.key, task.recipe, owner=task.owner, **asked)
             task.started = time.perf_counter()

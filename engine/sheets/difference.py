@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -26,6 +27,8 @@ class Difference:
     """Mean absolute difference over all channels and pixels, 0 to 255."""
     same: bool
     """Whether all pixels are equal."""
+    psnr: float
+    """Peak signal-to-noise ratio in dB over all channels and pixels: 10 log10(255² / mean squared error); infinite when they are equal."""
     part: float
     """Share of the pixels that differ at all, 0 to 1."""
 
@@ -43,12 +46,15 @@ def compare(one: Image.Image, other: Image.Image) -> Difference:
     levels = ImageChops.lighter(ImageChops.lighter(red, green), blue)
     counts = levels.histogram()
     largest = max(level for level, count in enumerate(counts) if count)
+    figures = ImageStat.Stat(channels)
     pixels = one.width * one.height
+    error = sum(figures.sum2) / (3 * pixels)
     return Difference(
         image=_heat_map(levels, largest),
         largest=largest,
-        mean=sum(ImageStat.Stat(channels).mean) / 3,
+        mean=sum(figures.mean) / 3,
         same=largest == 0,
+        psnr=10 * math.log10(255**2 / error) if error else math.inf,
         part=(pixels - counts[0]) / pixels,
     )
 

@@ -176,3 +176,12 @@ def test_images_of_different_groups_share_no_call_though_they_have_equally_many_
     assert [packer.pick(waiting).images for _ in range(2)] == [(0, 2), (0, 2)]
     del waiting[0], waiting[2]
     assert packer.pick(waiting).images == (1, 3)
+
+
+def test_an_image_that_is_alone_shares_no_call() -> None:
+    needs = classifier_free(image())
+    waiting = {key: load_of(image(), needs, key, 0, alone=3 if key == "alone" else 0) for key in ("one", "alone", "other")}
+    packer = Packer(max_rows=16)
+    assert [packer.pick(waiting).images, packer.pick({"alone": waiting["alone"]}).images] == [("one", "other"), ("alone",)]
+    assert packer.pick({"alone": waiting["alone"]}).width == 3
+    assert Packer(max_rows=2).pick({"alone": waiting["alone"]}).width == 2, "what does not fit is not tried"

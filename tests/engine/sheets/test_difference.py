@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import math
 import random
 import time
 from itertools import pairwise
 
+import numpy
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -51,6 +53,15 @@ def test_one_pixel_is_found_where_it_is() -> None:
     assert found.mean == pytest.approx((3 + 0 + 20) / 150)
     assert found.image.getpixel((7, 2)) == (255, 255, 255)
     assert found.image.getbbox() == (7, 2, 8, 3)
+
+
+def test_the_signal_to_noise_ratio_is_the_formulas() -> None:
+    """10 log10(peak² / MSE), in ITU-T J.340's terms; of two pictures that are off by one level everywhere it is 48.13 dB."""
+    one, other = noise(1), noise(2)
+    error = numpy.mean((numpy.asarray(one, float) - numpy.asarray(other, float)) ** 2)
+    assert compare(one, other).psnr == pytest.approx(10 * numpy.log10(255**2 / error))
+    assert compare(Image.new("RGB", (3, 3), (1, 1, 1)), Image.new("RGB", (3, 3), (2, 0, 2))).psnr == pytest.approx(48.1308, abs=1e-4)
+    assert compare(one, one).psnr == math.inf
 
 
 def test_the_least_difference_counts() -> None:
