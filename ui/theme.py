@@ -49,7 +49,7 @@ def make_theme() -> gr.themes.Base:
     )  # fmt: skip
 
 
-SCRIPTS = ("darkroom.js", "sheet.js", "loupe.js", "blind.js", "stage.js")
+SCRIPTS = ("darkroom.js", "memory.js", "sheet.js", "loupe.js", "blind.js", "stage.js")
 
 
 def page_assets() -> dict[str, Any]:

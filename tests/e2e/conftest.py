@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
 import socket
 import subprocess
@@ -51,6 +52,9 @@ CUT_THE_LINE = """
 LEAVING = ("AbortError", "Connection errored out")
 """gradio's own words about a request that was under way when the page was left."""
 
+PICKED = "document.querySelector('.stage.done .frame img:not([hidden])')?.src"
+"""Names the picture on the stage, once its run has ended."""
+
 START_SECONDS = 120
 """How long the page may take to answer before the tests give up; machines of CI are slow and shared."""
 
@@ -79,7 +83,13 @@ def data_dir(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def address(data_dir) -> Iterator[str]:
     """Where `python app.py` serves the page, with the embedded model loaded."""
-    port = free_port()
+    with served(data_dir, free_port()) as address:
+        yield address
+
+
+@contextlib.contextmanager
+def served(data_dir: Path, port: int) -> Iterator[str]:
+    """Serves the page there until it is left; gives its address."""
     command = [sys.executable, "app.py", "--port", str(port), "--data-dir", str(data_dir), "--device", "cpu"]
     # Without the tests' own folder for gradio's files: app.py must see to that itself.
     environment = {name: value for name, value in os.environ.items() if name != "GRADIO_TEMP_DIR"}
@@ -190,3 +200,21 @@ def choose_axis(page, name: str, kind: str, values: str) -> None:
     page.locator("ul[role=listbox] li").filter(has_text=kind).first.click()
     see(page, **{f"axis-{name}-values": ""})  # the old kind's values make way
     page.fill(f"#axis-{name}-values textarea, #axis-{name}-values input", values)
+
+
+def open_compare(page) -> None:
+    page.click("#compare-tab-button")
+    page.wait_for_selector("#axis-x-values", state="visible")
+
+
+def run(page) -> None:
+    """A run may be too quick for its beginning to be seen: it is over when another picture is there than before."""
+    before = page.evaluate(PICKED)
+    page.keyboard.press("Control+Enter")
+    page.wait_for_function(f"before => {PICKED} && {PICKED} !== before", arg=before)
+
+
+def settings_of(page) -> str:
+    """The settings shown of the picture on the stage."""
+    expect(page.locator("#settings-text textarea")).not_to_have_value("")
+    return page.input_value("#settings-text textarea")

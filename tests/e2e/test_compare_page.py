@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from engine.pictures import metadata
-from tests.e2e.conftest import CUT_THE_LINE, DONE, choose_axis, drop, prompt, see, set_number, text_of, wait_until_ready
+from tests.e2e.conftest import CUT_THE_LINE, DONE, choose_axis, drop, open_compare, prompt, see, set_number, text_of, wait_until_ready
 
 pytestmark = pytest.mark.browser
 
@@ -32,11 +32,6 @@ WATCH_CELLS = """
   look();
 }
 """
-
-
-def open_compare(page) -> None:
-    page.click("#compare-tab-button")
-    page.wait_for_selector("#axis-x-values", state="visible")
 
 
 def wait_for_cells(page, state: str, count: int) -> None:

@@ -10,7 +10,7 @@ from playwright.sync_api import expect
 
 from engine.pictures import metadata
 from tests.conftest import ROOT
-from tests.e2e.conftest import CUT_THE_LINE, DONE, drop, prompt, see, set_number, text_of, wait_until_ready
+from tests.e2e.conftest import CUT_THE_LINE, DONE, drop, prompt, run, see, set_number, settings_of, text_of
 
 pytestmark = pytest.mark.browser
 
@@ -29,23 +29,6 @@ WATCH_FRAMES = """
   look();
 }
 """
-
-
-PICKED = "document.querySelector('.stage.done .frame img:not([hidden])')?.src"
-"""Names the picture on the stage, once its run has ended."""
-
-
-def run(page) -> None:
-    """A run may be too quick for its beginning to be seen: it is over when another picture is there than before."""
-    before = page.evaluate(PICKED)
-    page.keyboard.press("Control+Enter")
-    page.wait_for_function(f"before => {PICKED} && {PICKED} !== before", arg=before)
-
-
-def settings_of(page) -> str:
-    """The settings shown of the picture on the stage."""
-    expect(page.locator("#settings-text textarea")).not_to_have_value("")
-    return page.input_value("#settings-text textarea")
 
 
 def shown_file(page, data_dir: Path) -> Path:
@@ -123,9 +106,8 @@ def test_a_dropped_picture_fills_in_its_settings(page, data_dir):
     run(page)
     seed = page.input_value("#seed input")
     content = shown_file(page, data_dir).read_bytes()
-    page.reload()
-    wait_until_ready(page)
-    assert page.input_value("#prompt textarea") == ""
+    page.click("#start-over")
+    see(page, prompt="", negative="")
     drop(page, "cactus.png", content)
     see(page, prompt="a cactus, fluent style", negative="red", steps="7", cfg="6", seed=seed)
     expect(page.locator("#seed-mode input:checked")).to_have_value("Keep")

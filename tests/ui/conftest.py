@@ -207,6 +207,8 @@ class Visit:
         return value["text"], value["kind"]
 
     def _call(self, wired: Any, data: Mapping[str, Any] | None) -> Update:
+        if wired.fn is None:  # a script of the browser's
+            return {}
         event = [] if data is None else [gr.EventData(None, data)]
         answer = wired.fn(*(self.held[component] for component in wired.inputs), *event)
         updates = answer if isinstance(answer, dict) and answer.keys() <= set(wired.outputs) else self._in_order(wired, answer)

@@ -19,6 +19,7 @@ Darkroom.Stage = class extends Darkroom.Sheet {
     if (value.look && !value.key && this.key && !this.over) value = {...value, key, run, count, ratio};
     this.aside = value;
     this.over = value.over;
+    Darkroom.memory.note({pick: value.pick});
     if (value.key !== this.key) {
       this.plan = this.run = undefined;
       if (value.key) this.expect(value);

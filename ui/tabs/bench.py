@@ -22,6 +22,7 @@ from ui.tabs.compare import CompareTab
 from ui.tabs.controls import Controls, guidance_advice, hint_value, more_label, ratio_of, size_advice, size_of, with_ready_words
 from ui.tabs.generate import GenerateTab
 from ui.tabs.loaded import loaded_component, loaded_value
+from ui.tabs.memory import Memory
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".avif")
 """Names of files that may carry settings; what is in them decides, not the name."""
@@ -41,12 +42,15 @@ class Bench:
         self.generate = GenerateTab(engine, live, self.controls, self.visitor)
         self.compare = CompareTab(engine, live, self.controls, self.visitor, styles, grids)
         self._build()
+        self.memory.wire()
         self._wire_hints()
         self.generate.wire()
         self.compare.wire(self.tabs)
         settings = [*self.controls.components, *self.compare.pickers.components, self.tabs, self.loaded]
         self.file.upload(self._load_file, self.file, settings, **TOLD)
         self.loaded.select(loaded_value, None, self.loaded, **QUIET)
+        cleared = [*self.memory.components, self.loaded, *self.generate.results]
+        self.start_over.click(self._start_over, self.visitor, cleared, **QUIET)
 
     def _build(self) -> None:
         with gr.Row(elem_id="bench"):
@@ -54,9 +58,9 @@ class Bench:
                 self.loaded = loaded_component()
                 self.controls.build_words()
             with gr.Column(elem_id="picture"), gr.Tabs(selected="generate", elem_id="tabs") as self.tabs:
-                with gr.Tab("Generate", id="generate", elem_id="generate-tab"):
+                with gr.Tab("Generate", id="generate", elem_id="generate-tab") as generate_tab:
                     self.generate.build_view()
-                with gr.Tab("Compare", id="compare", elem_id="compare-tab"):
+                with gr.Tab("Compare", id="compare", elem_id="compare-tab") as compare_tab:
                     self.compare.build_view()
             with gr.Column(elem_id="settings"):
                 self.controls.build_settings()
@@ -65,9 +69,12 @@ class Bench:
                 )
                 told = "Or drop a picture made by Darkroom, A1111 or another tool, or a contact sheet, anywhere on the page."
                 gr.HTML(f'<p class="hint">{told}</p>', elem_classes="hint-block")
+                self.start_over = gr.Button("Start over", size="sm", elem_id="start-over")
             with gr.Row(elem_id="actions"):
                 self.generate.build_actions()
                 self.compare.build_actions()
+            remembered = {**self.controls.fields, **self.compare.remembered}
+            self.memory = Memory(remembered, self.tabs, {"generate": generate_tab, "compare": compare_tab}, {"more": self.controls.more})
 
     def _wire_hints(self) -> None:
         controls, fields = self.controls, self.controls.fields
@@ -96,13 +103,18 @@ class Bench:
         )
 
     def restore(self, blocks: gr.Blocks) -> None:
-        """What happens when the page is opened: a visitor's pictures, sheets and running jobs are found again."""
-        self.generate.restore(blocks)
+        """What happens when the page is opened: its fields, and a visitor's pictures, sheets and running jobs, are found again."""
+        self.generate.restore(blocks, self.memory.kept)
         self.compare.restore(blocks)
         first = [self.controls.fields[name] for name in ("model", "width", "height")]
-        blocks.load(self._advise_size, first, [self.controls.size_hint, self.controls.ratio], **QUIET)
+        hints = [self.controls.size_hint, self.controls.ratio]
+        self.memory.restore(blocks).then(self._advise_size, first, hints, **QUIET)
 
     # Handlers. Each takes widget values and returns widget updates.
+
+    def _start_over(self, visitor: str) -> dict[Any, Any]:
+        """The page as it is opened for the first time; pictures, sheets and what is under way stay where they are."""
+        return {**self.memory.as_built(), self.loaded: loaded_value(), **self.generate.cleared(visitor)}
 
     def _load_file(self, path: str | None) -> dict[Any, Any]:
         unchanged = {self.controls.fields["seed"]: gr.skip()}

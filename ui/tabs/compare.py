@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import gradio as gr
 
@@ -78,6 +79,7 @@ class CompareTab:
         self.controls = controls
         self.visitor = visitor
         self.presets = {preset.title: preset for preset in presets}
+        self._written_as: WeakKeyDictionary[Job, Grid] = WeakKeyDictionary()  # by a page that may have been closed since
         self.pickers = AxisPickers(Offer(engine.catalog, engine.limits, tuple(styles)))
 
     @property
@@ -135,6 +137,12 @@ class CompareTab:
         gr.on(changes, self._estimate, inputs, self.cost, **{**QUIET, "trigger_mode": "always_last"})
 
     @property
+    def remembered(self) -> dict[str, Any]:
+        """The widgets of this tab that the browser remembers, by name."""
+        axes = {f"axis_{name}": self.pickers.axes[name] for name in NAMES}
+        return {**axes, **{f"values_{name}": self.pickers.values[name] for name in NAMES}, "anew": self.anew, "together": self.together}
+
+    @property
     def _wishes(self) -> list[Any]:
         return [*self.controls.components, *self.pickers.components, self.anew, self.together]
 
@@ -148,7 +156,7 @@ class CompareTab:
         return [*self.controls.components, *self.pickers.components, self.tabs, *results]
 
     def restore(self, blocks: gr.Blocks) -> None:
-        """What happens when the page is opened: the visitor's last sheet is found again, with what it was made from."""
+        """What happens when the page is opened: the visitor's last sheet is found again; its fields the browser remembers."""
         blocks.load(self._restore, self.visitor, self._everything, **TOLD).then(self._estimate, self._inputs, self.cost, **QUIET)
 
     # Handlers. Each takes widget values and returns widget updates.
@@ -244,7 +252,7 @@ class CompareTab:
 
     def _restore(self, visitor: str) -> dict[Any, Any]:
         jobs = self._sheets(visitor)
-        return self._shown_again(visitor, jobs[-1]) if jobs else {self.earlier: gr.skip()}
+        return self._opened(visitor, jobs[-1], self._written_as.get(jobs[-1])) if jobs else {self.earlier: gr.skip()}
 
     # What several handlers need.
 
@@ -282,7 +290,9 @@ class CompareTab:
         drawn = {"seed": resolved.recipe.seed} if wish.request.random else {}
         return wish.grid.model_copy(update={**lines, "recipe": wish.grid.recipe.replace(**drawn)})
 
-    def _opened(self, visitor: str, job: Job, asked: Grid) -> dict[Any, Any]:
+    def _opened(self, visitor: str, job: Job, asked: Grid | None) -> dict[Any, Any]:
+        """A job's sheet; `asked` is its grid as it was written, where that is known."""
+        asked = self._written_as[job] = asked or _grid_of(job.plan)
         return {
             self.sheet: self._sheet_value(job), self.shown: job.id, self.asked: asked.model_dump(mode="json"),
             self.earlier: self._earlier_choices(visitor, job),

@@ -22,6 +22,7 @@ from ui.handlers import QUIET, TOLD, known_visitor
 from ui.sheet.live import Answer, LiveSheet
 from ui.tabs import stage
 from ui.tabs.controls import Controls
+from ui.tabs.memory import handed_over
 
 
 class GenerateTab:
@@ -63,17 +64,17 @@ class GenerateTab:
         self._wire_pictures()
 
     @property
-    def _results(self) -> list[Any]:
+    def results(self) -> list[Any]:
         return [self.stage, self.strip, self.text, self.download, self.reuse, self.shown, self.generate, self.stop, self.finish_one]
 
     def _wire_running(self) -> None:
         inputs = [self.visitor, self.shown, *self.controls.components]
-        outputs = [*self._results, self.controls.fields["seed"], self.visitor]
+        outputs = [*self.results, self.controls.fields["seed"], self.visitor]
         self.generate.click(self._generate, inputs, outputs, **QUIET)
         # An example that was clicked writes itself into the prompt and then counts up `wishes`, which runs it.
         self.wishes.change(self._generate, inputs, outputs, **QUIET)
         # multiple: the end must not be dropped while an earlier picture is still being handled.
-        self.stage.act(self._act, self.visitor, self._results, trigger_mode="multiple", **QUIET)
+        self.stage.act(self._act, self.visitor, self.results, trigger_mode="multiple", **QUIET)
         self.stop.click(lambda visitor: self._stop(visitor, False), self.visitor, None, **QUIET)
         self.finish_one.click(lambda visitor: self._stop(visitor, True), self.visitor, None, **QUIET)
         self.controls.fields["count"].change(
@@ -90,10 +91,9 @@ class GenerateTab:
             self._last_seed, self.visitor, [self.controls.fields["seed"], self.controls.fields["seed_mode"]], **TOLD
         )
 
-    def restore(self, blocks: gr.Blocks) -> None:
+    def restore(self, blocks: gr.Blocks, kept: gr.JSON) -> None:
         """What happens when the page is opened: a visitor's pictures and running job are found again."""
-        outputs = [*self._results, self.controls.fields["seed"], self.visitor]
-        blocks.load(self._restore, [self.visitor], outputs, **QUIET)
+        blocks.load(self._restore, [self.visitor, kept], [*self.results, self.visitor], js=handed_over(1), **QUIET)
 
     # Handlers. Each takes widget values and returns widget updates.
 
@@ -106,7 +106,7 @@ class GenerateTab:
         except EngineError as error:
             made, running = self._made(visitor, shown), self._running(visitor)
             run = running[-1] if running else None  # it is followed all the same
-            kept = stage.single(made, run) if made else stage.followed(run) if run else None
+            kept = stage.single(made, shown, run) if made else stage.followed(run) if run else None
             buttons = self._busy() if running else self._idle()
             return {**buttons, self.stage: stage.refused(str(error), kept), self.visitor: visitor}
         return {self.controls.fields["seed"]: request.recipe.seed, self.visitor: visitor, **self._watched(job)}
@@ -116,20 +116,24 @@ class GenerateTab:
         job = self.engine.job_of_key(str(event.key))
         if job is None or job.owner != visitor:
             gone = "This run is not known here any more: what it made is on the disk. Press Generate again."
-            return {**self._idle(), self.stage: stage.refused(gone)}
+            return {**self._idle(), self.stage: stage.refused(gone), **self._nothing_shown()}
         done = job.done  # before its pictures are looked at: the last one is among them then
         update: dict[Any, Any] = {self.strip: self._strip_value(visitor)}
         if newer := [run for run in self._running(visitor) if run.begun > job.begun]:
             return {**update, **self._watched(newer[-1])}  # an answer that comes late must not take the page off a new run
         if done:
-            update |= {self.stage: stage.followed(job, over=True), **self._idle(), **self._ended(job)}
+            about = self._ended(job)
+            update |= {self.stage: stage.followed(job, over=True, pick=about[self.shown]), **self._idle(), **about}
         return update
 
-    def _restore(self, visitor: str) -> dict[Any, Any]:
+    def _restore(self, visitor: str, kept: Any = None) -> dict[Any, Any]:
         visitor = known_visitor(visitor)
         running = self._running(visitor)
+        pick = str(kept.get("pick")) if isinstance(kept, dict) else ""
         if running:
             shown = self._watched(running[-1])
+        elif self._made(visitor, pick):
+            shown = self.looked_at(visitor, pick)
         elif trouble := self.engine.trouble(self.engine.catalog.default.name):
             shown = {self.stage: stage.refused(trouble)}  # before anybody has pressed Generate for nothing
         else:
@@ -150,12 +154,21 @@ class GenerateTab:
 
     def _look(self, visitor: str, event: gr.EventData) -> dict[Any, Any]:
         """A picture of this session, large, with its settings."""
-        pick = str(event.pick)
+        return self.looked_at(visitor, str(event.pick))
+
+    def looked_at(self, visitor: str, pick: str) -> dict[Any, Any]:
+        """A visitor's picture on the stage, with its settings; nothing where it is not kept any more."""
         made = self._made(visitor, pick)
         if made is None:
             return {self.shown: gr.skip()}
         running = self._running(visitor)
-        return {self.shown: pick, self.stage: stage.single(made, running[-1] if running else None), **self._about(made)}
+        return {self.stage: stage.single(made, pick, running[-1] if running else None), **self._about(made, pick)}
+
+    def cleared(self, visitor: str) -> dict[Any, Any]:
+        """The stage as the page is opened with; what is under way stays on it."""
+        if running := self._running(visitor):
+            return self._watched(running[-1])
+        return {self.stage: stage.welcome(self.engine.catalog.default), **self._nothing_shown()}
 
     def _reuse(self, visitor: str, pick: str) -> dict[Any, Any]:
         made = self._made(visitor, pick)
@@ -174,7 +187,7 @@ class GenerateTab:
 
     def _watched(self, job: Job) -> dict[Any, Any]:
         """A run under way, which the stage's script follows from here on."""
-        return {self.stage: stage.followed(job), **self._busy()}
+        return {self.stage: stage.followed(job), **self._nothing_shown(), **self._busy()}
 
     def _busy(self) -> dict[Any, Any]:
         return {
@@ -193,19 +206,31 @@ class GenerateTab:
         made = sorted(job.made().items())
         made = [(cell, one) for cell, one in made if not one.provenance.unfinished] or made
         if not made:
-            return {}
+            return self._nothing_shown()
         cell, picture = made[-1]
-        return {self.shown: f"{job.id}:{cell}", **self._about(picture)}
+        return self._about(picture, f"{job.id}:{cell}")
 
-    def _about(self, made: Made) -> dict[Any, Any]:
+    def _about(self, made: Made, pick: str) -> dict[Any, Any]:
+        """What stands under the stage of the picture on it."""
         return {
-            self.text: infotext(made.recipe, made.provenance), self.reuse: gr.Button(interactive=True),
+            self.shown: pick, self.text: infotext(made.recipe, made.provenance), self.reuse: gr.Button(interactive=True),
             self.download: _download_button(made),
         }  # fmt: skip
 
+    def _nothing_shown(self) -> dict[Any, Any]:
+        """Under a stage without a picture of its own nothing stands of the one before."""
+        return {
+            self.shown: "", self.text: "", self.reuse: gr.Button(interactive=False),
+            self.download: gr.DownloadButton(value=None, interactive=False),
+        }  # fmt: skip
+
     def _made(self, visitor: str, pick: str) -> Made | None:
-        """The picture of a pick ("job:cell"), if it is this visitor's."""
-        return dict(self._pictures(visitor)).get(pick)
+        """The picture of a pick ("job:cell"), if it is this visitor's: also a grid's cell."""
+        job_id, _, cell = pick.partition(":")
+        job = self.engine.job(job_id)
+        if job is None or job.owner != visitor or not cell.isdecimal():
+            return None
+        return job.made().get(int(cell))
 
     def _strip_value(self, visitor: str) -> list[dict[str, Any]]:
         return stage.strip_value(self._pictures(visitor))

@@ -80,13 +80,14 @@ def refused(message: str, kept: Value | None = None) -> Value:
     return {**(kept or _value()), "error": message}
 
 
-def followed(job: Job, over: bool = False) -> Value:
-    """A run, which the script follows from here on; `over` once the page knows that it has ended."""
+def followed(job: Job, over: bool = False, pick: str = "") -> Value:
+    """A run, which the script follows from here on; `over` once the page knows that it has ended, and `pick` is the picture whose
+    settings stand below."""
     recipe = job.plan.cells[0].recipe
-    return _value(key=job.key, run=job.id, over=over, count=len(job.plan.cells), ratio=recipe.width / recipe.height)
+    return _value(key=job.key, run=job.id, over=over, count=len(job.plan.cells), ratio=recipe.width / recipe.height, pick=pick)
 
 
-def single(made: Made, run: Job | None = None) -> Value:
+def single(made: Made, pick: str, run: Job | None = None) -> Value:
     """One picture of this session, looked at again; `run` goes on meanwhile."""
     seconds = made.provenance.seconds
     status = f"{made.recipe.steps} steps in {seconds:.1f} s on {made.provenance.device}, seed {made.recipe.seed}"
@@ -96,7 +97,7 @@ def single(made: Made, run: Job | None = None) -> Value:
         "src": picture_src(made), "alt": made.recipe.full_prompt, "ratio": made.recipe.width / made.recipe.height,
         "status": status, "notices": made.unsaved,
     }  # fmt: skip
-    return {**(followed(run) if run else _value()), "look": look}
+    return {**(followed(run) if run else _value()), "look": look, "pick": pick}
 
 
 def strip_value(pictures: Sequence[tuple[str, Made]]) -> list[Value]:
@@ -122,4 +123,4 @@ def _thumbnail(made: Made) -> str:
 
 def _value(**parts: Any) -> Value:
     """A whole value, as stage.js reads it."""
-    return {"key": "", "run": "", "over": False, "count": 0, "ratio": 1.0, "look": None, "welcome": None, "error": "", **parts}
+    return {"key": "", "run": "", "over": False, "count": 0, "ratio": 1.0, "look": None, "welcome": None, "error": "", "pick": "", **parts}

@@ -671,7 +671,7 @@ def test_the_strip_shows_no_cells_and_no_run_of_a_grid(ann, tab, press, device, 
     device.hold()
     ann.compare(x=("cfg", "3"))
     assert tab.stage not in tab._restore(ANN), "nothing of this tab is under way"
-    assert tab._made(ANN, f"{job.id}:0") is None
+    assert tab._made(BOB, f"{newest(ann).id}:0") is None, "a cell is only its own visitor's"
     assert tab._last_seed(ANN) == (100, KEEP)
 
 

@@ -38,7 +38,7 @@ def is_busy(tab: GenerateTab, page: Update) -> bool:
 
 
 def followed_to_the_end(job: Job) -> dict[str, Any]:
-    return stage.followed(job, over=True)
+    return stage.followed(job, over=True, pick=f"{job.id}:{max(job.made())}" if job.made() else "")
 
 
 def click(pick: str) -> gr.EventData:
@@ -189,7 +189,8 @@ def test_stop_before_anything_was_made(tab, device, press):
     device.let_go()
     assert page[tab.stage]["status"] == "Stopped before it began."
     assert is_idle(tab, page)
-    assert tab.download not in page
+    assert not page[tab.download].interactive
+    assert page[tab.text] == page[tab.shown] == "", "what stands under the stage is of the picture on it"
 
 
 def test_finish_one_then_stop(tab, engine, device, press):

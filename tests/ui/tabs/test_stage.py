@@ -49,8 +49,8 @@ def names(template: str, prefix: str) -> set[str]:
 
 def all_values(catalog: Catalog) -> list[dict[str, Any]]:
     return [
-        stage.welcome(starter(catalog)), stage.refused("No."), stage.refused("No.", stage.single(made())), stage.followed(job()),
-        stage.followed(job(), over=True), stage.single(made()), stage.single(made(2), job()),
+        stage.welcome(starter(catalog)), stage.refused("No."), stage.refused("No.", stage.single(made(), "job:0")), stage.followed(job()),
+        stage.followed(job(), over=True), stage.single(made(), "job:0"), stage.single(made(2), "job:0", job()),
     ]  # fmt: skip
 
 
@@ -83,7 +83,7 @@ def test_an_empty_page_offers_the_examples_of_the_model(catalog: Catalog) -> Non
 
 
 def test_a_refusal_keeps_the_picture_that_was_there() -> None:
-    kept = stage.single(made(), job())
+    kept = stage.single(made(), "job:0", job())
     assert stage.refused("Width is wrong.", kept) == {**kept, "error": "Width is wrong."}
     assert (stage.refused("Width is wrong.")["look"], stage.refused("Width is wrong.")["key"]) == (None, "")
 
@@ -92,16 +92,16 @@ def test_a_run_is_followed_by_its_key_and_its_pictures_are_picked_by_its_id() ->
     run = job()
     assert (stage.followed(run)["key"], stage.followed(run)["run"], stage.followed(run)["over"]) == (run.key, "job", False)
     assert stage.followed(run, over=True)["over"]
-    assert stage.single(made(), run)["key"] == run.key
+    assert stage.single(made(), "job:0", run)["key"] == run.key
 
 
 def test_the_stage_has_the_shape_of_the_picture() -> None:
-    assert stage.single(made(width=64, height=128))["look"]["ratio"] == 0.5
+    assert stage.single(made(width=64, height=128), "job:0")["look"]["ratio"] == 0.5
 
 
 def test_an_unfinished_picture_is_told_apart() -> None:
-    assert stage.single(made(2))["look"]["status"] == "Unfinished: step 2 of 4, seed 7"
-    assert stage.single(made())["look"]["status"] == "4 steps in 1.2 s on cpu, seed 7"
+    assert stage.single(made(2), "job:0")["look"]["status"] == "Unfinished: step 2 of 4, seed 7"
+    assert stage.single(made(), "job:0")["look"]["status"] == "4 steps in 1.2 s on cpu, seed 7"
     assert [thumb["state"] for thumb in stage.strip_value([("job:0", made(2)), ("job:1", made())])] == ["unfinished", ""]
 
 
@@ -126,6 +126,6 @@ def test_the_scripts_set_no_text_as_markup() -> None:
 @pytest.mark.parametrize("text", HOSTILE)
 def test_a_prompt_gets_into_no_address_and_no_style(text: str) -> None:
     picture = made(prompt=text)
-    look, [thumb] = stage.single(picture)["look"], stage.strip_value([("job:0", picture)])
+    look, [thumb] = stage.single(picture, "job:0")["look"], stage.strip_value([("job:0", picture)])
     machine_made = [look["src"], *(thumb[name] for name in ("src", "state", "pick"))]
     assert not [part for part in machine_made if set(part) & set("<>\"'`${}\\")]
