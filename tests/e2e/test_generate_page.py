@@ -156,9 +156,48 @@ def test_bad_input_gets_a_sentence_and_the_next_request_works(page):
     page.click("#generate")
     page.wait_for_selector("#stage .refusal")
     assert "Width must be a multiple of 8: try 496 or 504" in text_of(page, "#stage .refusal")
+    expect(page.locator(".chip").first).to_be_visible()  # nothing that was there is taken away
     set_number(page, "width", 64)
     run(page)
     assert "3 steps" in text_of(page, "#stage .status")
+
+
+def test_a_number_beyond_a_slider_gets_a_sentence_too(page):
+    page.fill("#steps input[type=number]", "9999")
+    page.keyboard.press("Control+Enter")
+    expect(page.locator("#stage .refusal")).to_have_text("Steps must be a whole number from 1 to 150; it was 9999.")
+
+
+def test_what_was_wrong_takes_no_picture_of_several_away(page):
+    set_number(page, "steps", 2)
+    set_number(page, "count", 3)
+    run(page)
+    set_number(page, "width", 500)
+    page.click("#generate")
+    page.wait_for_selector("#stage .refusal")
+    assert page.locator("#stage .frame.finished").count() == 3
+    set_number(page, "width", 64)
+    set_number(page, "count", 1)
+    run(page)
+    assert page.locator("#stage .refusal").count() == 0
+
+
+def test_a_server_that_is_away_is_told_beside_a_picture_that_is_looked_at(page):
+    set_number(page, "steps", 2)
+    run(page)
+    set_number(page, "steps", 150)
+    set_number(page, "count", 4)
+    page.click("#generate")
+    page.wait_for_selector("#stage .frame.developing.drawn")
+    page.click(".thumb >> nth=0")
+    page.wait_for_selector("#stage .stage.done")
+    page.evaluate(CUT_THE_LINE)
+    notices = page.locator("#stage .notices")
+    expect(notices).to_contain_text("does not answer")
+    page.evaluate("window.mend()")
+    expect(notices).to_have_text("")
+    page.click("#stop")
+    expect(page.locator("#generate")).to_be_enabled()
 
 
 def test_an_example_is_one_click(page):
@@ -175,7 +214,8 @@ def test_several_images_develop_together_and_any_can_be_used_again(page):
     run(page)
     assert page.locator("#stage .frame.finished").count() == 4
     assert text_of(page, "#stage .status") == "4 finished of 4 pictures"
-    page.click("#stage .frame img >> nth=1")
+    page.locator("#stage .frame img >> nth=1").focus()
+    page.keyboard.press("Enter")
     expect(page.locator("#stage .frame")).to_have_count(1)
     shown = re.search(r"seed (\d+)", text_of(page, "#stage .status")).group(1)
     expect(page.locator("#settings-text textarea")).to_have_value(re.compile(f"Seed: {shown}"))

@@ -92,8 +92,8 @@ def press(built: gr.Blocks, tab: GenerateTab) -> Callable[..., Iterator[Update]]
     """Presses Generate as the page does: with what it has wired to the button."""
     inputs = next(wired.inputs for wired in built.fns.values() if wired.fn == tab._generate)
 
-    def pressed(visitor: str = ANN, shown: str = "", **changed: Any) -> Iterator[Update]:
-        given = {tab.visitor: visitor, tab.shown: shown}
+    def pressed(visitor: str = ANN, **changed: Any) -> Iterator[Update]:
+        given = {tab.visitor: visitor}
         given |= {component: {**ASKED, **changed}.get(name, component.value) for name, component in tab.controls.fields.items()}
         values = [given[component] for component in inputs]
         first = tab._generate(*("" if value is None else value for value in values))

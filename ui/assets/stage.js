@@ -7,7 +7,7 @@ Darkroom.Stage = class extends Darkroom.Sheet {
 
   constructor(root, ask, tell) {
     super(root, ask, tell);
-    this.aside = {};      // what is shown instead of the run, or before there is one
+    this.aside = {key: '', over: false};  // what is shown instead of the run, or before there is one
   }
 
   get watched() { return !document.hidden; }  // whatever tab is in front: the page is told of what was made
@@ -15,6 +15,8 @@ Darkroom.Stage = class extends Darkroom.Sheet {
   // What the page wants to be seen: {key, run} of a run to follow; `look`, `welcome` or `error` to show instead of it or with it.
   set(value) {
     const {key, run, count, ratio} = this.aside;
+    // What was wrong takes nothing away that is there.
+    if (value.error) value = {...this.aside, error: value.error, over: value.over || this.aside.over};
     // A look that was asked for before a run began, or as it ended, does not know of it.
     if (value.look && !value.key && this.key && !this.over) value = {...value, key, run, count, ratio};
     this.aside = value;
@@ -69,11 +71,12 @@ Darkroom.Stage = class extends Darkroom.Sheet {
       shown.status.textContent = look.status;
       shown.notices.textContent = shown.notices.title = look.notices;
     } else if (!shown) {
-      shown = this.block(error ? 'failed' : 'idle', 1, welcome && !error ? [this.examples(welcome)] : []);
-      shown.status.textContent = welcome && !error ? welcome.status : '';
+      shown = this.block(welcome ? 'idle' : 'failed', 1, welcome ? [this.examples(welcome)] : []);
+      shown.status.textContent = welcome ? welcome.status : '';
     }
     shown.tray.querySelectorAll('.refusal').forEach(node => node.remove());
     if (error) shown.tray.append(el('p', {class: 'refusal', role: 'alert', text: error}));
+    this.shown = shown;
     if (this.root.firstChild !== shown.node || this.root.childNodes.length > 1) this.root.replaceChildren(shown.node);
   }
 
@@ -89,11 +92,17 @@ Darkroom.Stage = class extends Darkroom.Sheet {
   place(x) {
     const el = Darkroom.element, cell = this.plan.cells[x];
     const parts = {
-      canvas: el('canvas'), image: el('img', {draggable: 'true', hidden: ''}), message: el('p', {class: 'frame-message', role: 'alert', hidden: ''}),
+      canvas: el('canvas'), image: el('img', {draggable: 'true', hidden: '', tabindex: '0', role: 'button'}), message: el('p', {class: 'frame-message', role: 'alert', hidden: ''}),
       caption: el('figcaption', {text: cell.name, hidden: this.plan.cells.length < 2}),
     };
     parts.image.addEventListener('load', () => { parts.image.hidden = false; });  // until then the last preview stays
-    parts.image.addEventListener('click', () => this.tell('pick', {pick: `${this.aside.run}:${cell.index}`}));
+    const pick = () => this.tell('pick', {pick: `${this.aside.run}:${cell.index}`});
+    parts.image.addEventListener('click', pick);
+    parts.image.addEventListener('keydown', event => {
+      if (event.key !== 'Enter' && event.key !== ' ' || event.ctrlKey || event.metaKey) return;  // with Ctrl it is Generate's
+      event.preventDefault();
+      pick();
+    });
     const node = el('figure', {class: 'frame waiting', data: {cell: cell.index}}, ...Object.values(parts));
     this.cells.set(cell.index, {node, cell, ...parts});
     return node;
@@ -118,6 +127,7 @@ Darkroom.Stage = class extends Darkroom.Sheet {
   async update(answer, round, page) {
     await super.update(answer, round, page);
     if (round !== this.round) return;
+    if (this.aside.look) this.shown.notices.textContent = this.aside.look.notices;
     const pictures = [...this.states.values()].filter(state => state.src).length;
     if (pictures > this.pictures && !answer.done) this.tell('act', {key: this.key});
     this.pictures = pictures;
@@ -132,7 +142,10 @@ Darkroom.Stage = class extends Darkroom.Sheet {
 
   say(text, lost) {
     if (lost) this.insist();  // the page knows what to say then
-    else if (this.run) this.run.status.textContent = text;
+    else {
+      if (this.run) this.run.status.textContent = text;
+      if (this.aside.look) this.shown.notices.textContent = text;  // the run goes on behind a picture that is looked at
+    }
   }
 
   // Tells that the run has ended, or is gone, until the page has taken notice of it: a word may get lost on its way.

@@ -14,6 +14,7 @@ from engine.recipes.catalog import Catalog, Limits, ModelSpec
 from engine.recipes.recipe import SIZE_MULTIPLE, Recipe, Style, bounds, join_words, label, make_recipe, random_seed
 from engine.recipes.schedulers import SCHEDULERS, available_schedulers
 from engine.running.preview_options import METHODS, PreviewOptions
+from ui.tabs.slider import Slider
 from ui.template import literal
 
 NO_STYLE = "None"
@@ -84,12 +85,12 @@ class Controls:
         self.fields["model"] = gr.Dropdown(
             [(model.title, model.name) for model in self.catalog], value=spec.name, label="Model", elem_id="model"
         )
-        self.fields["guidance_scale"] = gr.Slider(
+        self.fields["guidance_scale"] = Slider(
             cfg_low, cfg_high, value=spec.guidance_scale, step=0.5, label="CFG scale", elem_id="cfg",
             info="How closely the picture follows the prompt",
         )  # fmt: skip
         self.cfg_hint = hint("cfg-hint", guidance_advice(spec, spec.guidance_scale))
-        self.fields["steps"] = gr.Slider(
+        self.fields["steps"] = Slider(
             1,
             self.limits.max_steps,
             value=spec.steps,
@@ -115,13 +116,13 @@ class Controls:
                 spec.native_size, label="Height", precision=0, step=SIZE_MULTIPLE, elem_id="height", min_width=90
             )
         self.size_hint = hint("size-hint")
-        self.fields["count"] = gr.Slider(
+        self.fields["count"] = Slider(
             1, min(SHOWN_IMAGES, self.limits.max_images), value=1, step=1, label="Number of images", elem_id="count",
             info="Each with its own seed: seed, seed + 1, ...",
         )  # fmt: skip
         skip_low, skip_high = bounds("clip_skip")
         with gr.Accordion(more_label(), open=False, elem_id="more") as self.more:
-            self.fields["clip_skip"] = gr.Slider(
+            self.fields["clip_skip"] = Slider(
                 skip_low, skip_high, value=1, step=1, label="CLIP skip", elem_id="clip-skip",
                 info="The text encoder's layer that the prompt is taken from: 1 the last, 2 the one before it (some models want that)",
             )  # fmt: skip
@@ -129,7 +130,7 @@ class Controls:
                 list(METHODS), value="auto", label="Previews", elem_id="preview-method",
                 info="auto: the truest that costs next to nothing; linear: rough and free; vae: true and slow",
             )  # fmt: skip
-            self.fields["preview_every"] = gr.Slider(1, 10, value=1, step=1, label="Preview every n steps", elem_id="preview-every")
+            self.fields["preview_every"] = Slider(1, 10, value=1, step=1, label="Preview every n steps", elem_id="preview-every")
             self.fields["exact"] = gr.Checkbox(
                 False, label="Exact", elem_id="exact",
                 info="The same bits whatever else is being drawn; a picture alone takes about three times as long, a grid a bit longer",

@@ -68,7 +68,7 @@ class GenerateTab:
         return [self.stage, self.strip, self.text, self.download, self.reuse, self.shown, self.generate, self.stop, self.finish_one]
 
     def _wire_running(self) -> None:
-        inputs = [self.visitor, self.shown, *self.controls.components]
+        inputs = [self.visitor, *self.controls.components]
         outputs = [*self.results, self.controls.fields["seed"], self.visitor]
         self.generate.click(self._generate, inputs, outputs, **QUIET)
         # An example that was clicked writes itself into the prompt and then counts up `wishes`, which runs it.
@@ -97,18 +97,14 @@ class GenerateTab:
 
     # Handlers. Each takes widget values and returns widget updates.
 
-    def _generate(self, visitor: str, shown: str, *values: Any) -> dict[Any, Any]:
+    def _generate(self, visitor: str, *values: Any) -> dict[Any, Any]:
         visitor = known_visitor(visitor)
         try:
             request = self.controls.read(values)
             plan = plan_images(request.recipe, self.engine.catalog, self.engine.limits, count=request.count, exact=request.exact)
             job = self.engine.submit(plan, visitor, request.previews)
         except EngineError as error:
-            made, running = self._made(visitor, shown), self._running(visitor)
-            run = running[-1] if running else None  # it is followed all the same
-            kept = stage.single(made, shown, run) if made else stage.followed(run) if run else None
-            buttons = self._busy() if running else self._idle()
-            return {**buttons, self.stage: stage.refused(str(error), kept), self.visitor: visitor}
+            return {self.stage: stage.refused(str(error)), self.visitor: visitor}
         return {self.controls.fields["seed"]: request.recipe.seed, self.visitor: visitor, **self._watched(job)}
 
     def _act(self, visitor: str, event: gr.EventData) -> dict[Any, Any]:
@@ -116,7 +112,7 @@ class GenerateTab:
         job = self.engine.job_of_key(str(event.key))
         if job is None or job.owner != visitor:
             gone = "This run is not known here any more: what it made is on the disk. Press Generate again."
-            return {**self._idle(), self.stage: stage.refused(gone), **self._nothing_shown()}
+            return {**self._idle(), self.stage: stage.refused(gone, over=True)}
         done = job.done  # before its pictures are looked at: the last one is among them then
         update: dict[Any, Any] = {self.strip: self._strip_value(visitor)}
         if newer := [run for run in self._running(visitor) if run.begun > job.begun]:

@@ -85,6 +85,8 @@ def takes(field: Any, value: Any) -> bool:
     numeric = isinstance(field, (gr.Slider, gr.Number))
     if isinstance(value, bool) or not isinstance(value, (int, float) if numeric else str):
         return False
+    if isinstance(field, gr.Slider):
+        return not isinstance(value, str) and field.minimum <= value <= field.maximum
     check: Callable[[Any], Any] = field.preprocess
     try:
         return check(value) is not None

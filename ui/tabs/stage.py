@@ -75,9 +75,9 @@ def welcome(spec: ModelSpec) -> Value:
     return _value(welcome={"title": "Nothing developed yet.", "examples": list(spec.examples), "status": spec.note})
 
 
-def refused(message: str, kept: Value | None = None) -> Value:
-    """A request that was wrong: nothing was begun, and what was there stays."""
-    return {**(kept or _value()), "error": message}
+def refused(message: str, over: bool = False) -> Value:
+    """A request that was wrong: nothing was begun, and the script leaves what was there. With `over` it waits for no run any more."""
+    return _value(error=message, over=over)
 
 
 def followed(job: Job, over: bool = False, pick: str = "") -> Value:
