@@ -10,25 +10,7 @@ import diffusers
 import torch
 
 from engine.errors import InvalidRequest
-from engine.recipes.schedulers import scheduler_row
-
-OF_THE_MODEL = frozenset({
-    # The noise that the network was trained to take away, and what it predicts of it.
-    "num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "rescale_betas_zero_snr", "prediction_type",
-    # At which of its training steps it is asked, and the alpha at which a run ends.
-    "timestep_spacing", "steps_offset", "set_alpha_to_one",
-    # Where the steep beginning of a cosine schedule is cut off, which the multistep rules do not bear.
-    "lambda_min_clipped",
-    # The range that its x0 was held to in training.
-    "thresholding", "dynamic_thresholding_ratio", "sample_max_value",
-    # What a distilled network was distilled from, and the boundary condition that it was taught with.
-    "original_inference_steps", "timestep_scaling",
-})  # fmt: skip
-"""The keys of a model's scheduler config that describe the model, whatever rule it is drawn by.
-
-All others (algorithm_type, solver_order, use_karras_sigmas, final_sigmas_type, ...) describe the rule that its makers saved it
-with: taken over, "Euler" would be another rule with each model. A row of SCHEDULERS says them, else diffusers' defaults hold.
-"""
+from engine.recipes.schedulers import OF_THE_MODEL, scheduler_row
 
 LEAST_SIGNAL = 2**-12
 """sqrt of the alpha that diffusers' Euler, DPM++ and UniPC schedulers put for 0 under rescale_betas_zero_snr."""

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from engine.diffusion import schedule
-from engine.recipes.schedulers import SCHEDULERS, own_scheduler
+from engine.recipes.schedulers import OF_THE_MODEL, SCHEDULERS, own_scheduler
 from tests.engine.diffusion import rules
 from tests.engine.recipes.published import ANOTHER_CLASS, DIFFUSERS
 
@@ -123,12 +123,12 @@ def test_no_option_of_the_saved_rule_reaches_a_row(kind, option, value):
 def test_of_every_option_it_is_said_whether_it_describes_the_model(class_name):
     """One that a later diffusers brings must be placed before it is taken from a model's config, or not."""
     known = set(inspect.signature(getattr(diffusers, class_name).__init__).parameters) - {"self"}
-    assert known <= schedule.OF_THE_MODEL | OF_THE_RULE
-    assert not schedule.OF_THE_MODEL & OF_THE_RULE
+    assert known <= OF_THE_MODEL | OF_THE_RULE
+    assert not OF_THE_MODEL & OF_THE_RULE
 
 
 def test_no_row_says_what_only_the_model_knows():
-    assert [row.name for row in SCHEDULERS.values() if schedule.OF_THE_MODEL.intersection(row.options)] == []
+    assert [row.name for row in SCHEDULERS.values() if OF_THE_MODEL.intersection(row.options)] == []
 
 
 WRONG = [
