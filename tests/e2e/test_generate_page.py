@@ -288,3 +288,23 @@ def _png(kind: str) -> bytes:
     buffer = io.BytesIO()
     Image.effect_noise((64, 64), 50).save(buffer, "PNG")
     return buffer.getvalue()[: 900 if kind == "cut" else None]
+
+
+def test_a_picture_is_verified_and_copied_as_python_and_as_a_command(page):
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    prompt(page, "an owl's nest, noto style")
+    set_number(page, "steps", 3)
+    run(page)
+    page.get_by_role("button", name="Make it again").click()
+    page.click("#verify")
+    expect(page.locator("#verdict")).to_contain_text("Identical: its recipe gives the same bits here and now.")
+    page.click("#as-python")
+    expect(page.locator("#copied textarea")).to_have_value(re.compile("StableDiffusionPipeline.from_pretrained"))
+    page.wait_for_function("navigator.clipboard.readText().then(text => text.startsWith('# pip install torch'))")
+    page.click("#as-command")
+    expect(page.locator("#copied textarea")).to_have_value(re.compile("^python -m engine generate --prompt='an owl'"))
+    page.wait_for_function("navigator.clipboard.readText().then(text => text.startsWith('python -m engine'))")
+    assert page.locator("#strip .thumb").count() == 1
+    run(page)
+    expect(page.locator("#verdict")).not_to_contain_text("Identical")
+    expect(page.locator("#copied")).to_have_count(0)

@@ -74,7 +74,8 @@ class Bench:
                 self.generate.build_actions()
                 self.compare.build_actions()
             remembered = {**self.controls.fields, **self.compare.remembered}
-            self.memory = Memory(remembered, self.tabs, {"generate": generate_tab, "compare": compare_tab}, {"more": self.controls.more})
+            folded = {"more": self.controls.more, "again": self.generate.again.part}
+            self.memory = Memory(remembered, self.tabs, {"generate": generate_tab, "compare": compare_tab}, folded)
 
     def _wire_hints(self) -> None:
         controls, fields = self.controls, self.controls.fields

@@ -21,6 +21,7 @@ from ui.files import passing_folder
 from ui.handlers import QUIET, TOLD, known_visitor
 from ui.sheet.live import Answer, LiveSheet
 from ui.tabs import stage
+from ui.tabs.again import Again
 from ui.tabs.controls import Controls
 from ui.tabs.memory import handed_over
 
@@ -33,6 +34,7 @@ class GenerateTab:
         self.live = live
         self.controls = controls
         self.visitor = visitor
+        self.again = Again(self._made)
 
     def build_view(self) -> None:
         """The picture, its settings, and the strip of this session's pictures."""
@@ -51,6 +53,7 @@ class GenerateTab:
             with gr.Column(elem_id="result-buttons"):
                 self.download = gr.DownloadButton("Download PNG", interactive=False, elem_id="download", size="md")
                 self.reuse = gr.Button("Use these settings", interactive=False, elem_id="reuse", size="md")
+        self.again.build()
         self.strip = stage.strip_component()
 
     def build_actions(self) -> None:
@@ -62,6 +65,9 @@ class GenerateTab:
     def wire(self) -> None:
         self._wire_running()
         self._wire_pictures()
+        # The last for what is brought back or handed over; a gr.State tells of no change that comes beside the queue.
+        other = [self.generate.click, self.strip.select, self.stage.select, self.text.change]
+        self.again.wire(lambda: self.engine, self.visitor, self.shown, other)
 
     @property
     def results(self) -> list[Any]:
@@ -233,11 +239,11 @@ class GenerateTab:
 
     def _running(self, visitor: str) -> list[Job]:
         """The visitor's jobs of this tab: grids are the other one's."""
-        return [job for job in self.engine.jobs(visitor) if job.plan.grid is None and not job.done]
+        return [job for job in self.engine.jobs(visitor) if job.plan.grid is None and not job.replay and not job.done]
 
     def _pictures(self, visitor: str) -> list[tuple[str, Made]]:
         """The visitor's pictures of this tab as (pick, picture), newest first; a strip of grids' cells would hide them."""
-        jobs = [job for job in self.engine.jobs(visitor) if job.plan.grid is None]
+        jobs = [job for job in self.engine.jobs(visitor) if job.plan.grid is None and not job.replay]
         return [(f"{job.id}:{cell}", made) for job in jobs for cell, made in job.made().items()][::-1]
 
 
