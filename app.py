@@ -16,6 +16,7 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -59,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             check_folder(engine.outputs)
         except NotSaved as error:  # a page is of use all the same: each picture can be downloaded
             print(f"darkroom: {error}", file=sys.stderr)
+        threading.Thread(target=engine.library.reconcile, name="library", daemon=True).start()
         page = open_page(engine)
         engine.warm()
         serve(page, engine, options, auth)

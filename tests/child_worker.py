@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import EngineError
-from engine.pictures.history import History
+from engine.library.library import Library
 from engine.pictures.made import DeviceFacts
 from engine.recipes.catalog import Catalog, ModelSpec
 from engine.running.device import Device, Key, Report
@@ -33,11 +33,11 @@ PROCESSES.set_forkserver_preload([__name__])
 class ChildWorker:
     """engine.running.messages.Link to a Worker in a child process."""
 
-    def __init__(self, open_device: Callable[[], Device], catalog: Catalog, folder: Callable[[], Path], history: History, tell: Tell):
+    def __init__(self, open_device: Callable[[], Device], catalog: Catalog, folder: Callable[[], Path], library: Library, tell: Tell):
         self._line, line = PROCESSES.Pipe()
         self._calls, calls = PROCESSES.Pipe()
         self._sending = threading.Lock()
-        self._process = PROCESSES.Process(target=run_worker, args=(line, calls, catalog, folder, history), daemon=True)
+        self._process = PROCESSES.Process(target=run_worker, args=(line, calls, catalog, folder, library), daemon=True)
         self._process.start()
         line.close()
         calls.close()
@@ -150,7 +150,7 @@ def settle(answer: Future[Any], value: Any, error: BaseException | None) -> None
     answer.set_result(value) if error is None else answer.set_exception(error)
 
 
-def run_worker(line: Connection, calls: Connection, catalog: Catalog, folder: Callable[[], Path], history: History) -> None:
+def run_worker(line: Connection, calls: Connection, catalog: Catalog, folder: Callable[[], Path], library: Library) -> None:
     """The child: takes orders until None comes."""
     sending = threading.Lock()
 
@@ -158,10 +158,10 @@ def run_worker(line: Connection, calls: Connection, catalog: Catalog, folder: Ca
         with sending:
             line.send(message)
 
-    worker = Worker(partial(RemoteDevice, calls), catalog, folder, history, tell)
+    worker = Worker(partial(RemoteDevice, calls), catalog, folder, library, tell)
     order: Order | None
     while (order := line.recv()) is not None:
         worker.send(order)
     worker.close()
-    history.close()
+    library.close()
     tell(None)

@@ -113,7 +113,8 @@ def test_only_local_reaches_into_diffusion_and_only_when_a_device_is_opened() ->
 MAY_IMPORT = {
     "recipes": set(),
     "pictures": {"recipes"},
-    "running": {"recipes", "pictures"},
+    "library": {"recipes", "pictures"},
+    "running": {"recipes", "pictures", "library"},
     "sheets": {"recipes", "pictures"},
     "diffusion": {"recipes", "running", "pictures"},
     "replay": {"recipes", "pictures", "running", "sheets"},
@@ -174,7 +175,7 @@ def test_a_sheet_knows_no_tab() -> None:
 
 def test_what_a_sheet_is_told_is_made_of_values() -> None:
     """Live and in a saved page: neither an engine nor the disk is asked."""
-    forbidden = {"engine.running.engine", "engine.pictures.outputs", "engine.pictures.history", "ui.sheet.live", "ui.sheet.saved_page"}
+    forbidden = {"engine.running.engine", "engine.pictures.outputs", "engine.library.library", "ui.sheet.live", "ui.sheet.saved_page"}
     assert breaches([ROOT / "ui" / "sheet" / "answers.py"], forbidden | {"ui.sheet.takeaway"}) == []
 
 

@@ -14,15 +14,15 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from PIL import Image
 
 from engine.errors import NotSaved
 from engine.pictures import metadata
-from engine.pictures.history import History
-from engine.pictures.made import DeviceFacts, Made, Provenance
+from engine.pictures.made import DeviceFacts, Made, Origin, Provenance
 from engine.pictures.outputs import write_picture
 from engine.recipes.recipe import Recipe
 
@@ -46,17 +46,31 @@ class Exposed:
     name: str
     """Tells it apart from others made in the same second; part of its file's name."""
     repeatable: bool = True
-    """Whether the recipe says all: a picture from noise that was handed in is not remembered."""
+    """Whether the recipe says all: a picture from noise that was handed in is taken for no other."""
     kept: bool = True
     """Whether it is written; else its pixels stay in memory."""
+    origin: Origin = field(default_factory=Origin)
+
+
+class Keeper(Protocol):
+    """Who keeps account of the pictures on disk. Neither of these raises."""
+
+    def expect(self, path: Path, origin: Origin, repeatable: bool) -> None:
+        """A picture is about to be written there."""
+
+    def remember(self, made: Made, facts: DeviceFacts, origin: Origin, repeatable: bool) -> None:
+        """It was."""
+
+    def give_up(self, path: Path) -> None:
+        """It could not be."""
 
 
 class Developer:
-    """Writes pictures. `folder` says where a picture made now is written; finished ones are remembered in `history`."""
+    """Writes pictures. `folder` says where a picture made now is written; `library` keeps account of them."""
 
-    def __init__(self, folder: Callable[[], Path], history: History):
+    def __init__(self, folder: Callable[[], Path], library: Keeper):
         self._folder = folder
-        self._history = history
+        self._library = library
         # zlib and hashing let go of the interpreter: on a larger machine several pictures are compressed at a time.
         self._writers = ThreadPoolExecutor(max(1, min(4, (os.cpu_count() or 2) // 2)), "developing", initializer=be_nice)
         self._lock = threading.Lock()
@@ -101,13 +115,15 @@ class Developer:
             return Made(recipe, provenance, sha256, pixels=image)
         mark = f"-unfinished-{exposed.step}-of-{exposed.total}" if provenance.unfinished else ""
         name = f"{time.strftime('%H%M%S')}-{exposed.name}-seed-{recipe.seed}{mark}"
+        folder = self._folder()
+        self._library.expect(folder / f"{name}.png", exposed.origin, exposed.repeatable)
         try:
-            path = write_picture(metadata.png_bytes(image, recipe, provenance), self._folder(), name)
+            path = write_picture(metadata.png_bytes(image, recipe, provenance), folder, name)
         except NotSaved as error:
+            self._library.give_up(folder / f"{name}.png")
             return Made(recipe, provenance, sha256, pixels=image, unsaved=str(error))
         made = Made(recipe, provenance, sha256, path)
-        if exposed.repeatable:
-            self._history.remember(made, facts)
+        self._library.remember(made, facts, exposed.origin, exposed.repeatable)
         return made
 
 

@@ -54,6 +54,15 @@ class Provenance:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """Who asked for a picture, and with which others: its job, and its place among the job's cells."""
+
+    owner: str = ""
+    job: str = ""
+    cell: int | None = None
+
+
+@dataclass(frozen=True)
 class Made:
     """A picture with all that is known of it. `path` is None when it could not be written, and `unsaved` says why, or was not to be:
     only then are its pixels kept in memory. `engine.pictures.outputs.open_picture` reads either."""

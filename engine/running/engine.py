@@ -16,7 +16,7 @@ from typing import Any
 from PIL import Image
 
 from engine.errors import EngineError, InvalidRequest
-from engine.pictures.history import History
+from engine.library.library import Library
 from engine.pictures.outputs import OWN_FOLDER, day_folder
 from engine.recipes.catalog import Catalog, Limits, ModelSpec
 from engine.recipes.families import FAMILIES
@@ -69,12 +69,12 @@ class Engine:
 
     def __init__(
         self, catalog: Catalog, open_device: Callable[[], Device], data_dir: Path, limits: Limits | None = None, out: Path | None = None,
-        worker: Callable[[Callable[[], Device], Catalog, Callable[[], Path], History, Tell], Link] = Worker,
+        worker: Callable[[Callable[[], Device], Catalog, Callable[[], Path], Library, Tell], Link] = Worker,
     ):  # fmt: skip
         self.catalog = catalog
         self.limits = limits or Limits()
         self.outputs = out or data_dir / "outputs"
-        self._history = History(data_dir / OWN_FOLDER / "pictures.sqlite", self.outputs)
+        self.library = Library(data_dir / OWN_FOLDER / "pictures.sqlite", self.outputs)
         self._lock = threading.Lock()
         self._jobs = KeptJobs()
         self._speed = Speed()
@@ -83,7 +83,7 @@ class Engine:
         self._tickets = itertools.count()
         self._answers: dict[int, Future[Any]] = {}
         folder = partial(Path, out) if out else partial(day_folder, self.outputs)
-        self._link: Link = worker(open_device, catalog, folder, self._history, self._receive)
+        self._link: Link = worker(open_device, catalog, folder, self.library, self._receive)
 
     def __enter__(self) -> Engine:
         return self
@@ -253,7 +253,7 @@ class Engine:
 
     def close(self) -> None:
         self._link.close()
-        self._history.close()
+        self.library.close()
 
     def _begin(self, job: Job, cells: Sequence[Cell], ahead: int, latents: Mapping[int, Any] | None = None) -> None:
         """Has cells of a job made; those of one model follow each other, since changing models is what costs most."""
@@ -351,7 +351,7 @@ class Engine:
         resident = self._resident
         if resident is None or resident.model != recipe.model or resident.facts is None:
             return False
-        return self._history.knows(recipe, exact, resident.facts, before)
+        return self.library.knows(recipe, exact, resident.facts, before)
 
     def _places(self, job: Job, cells: Iterable[int]) -> list[tuple[str, int]]:
         """Where the steps of cells are kept: those of a picture taken from the disk, with the job that made it last."""

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from functools import partial
 
 from engine.pictures.developing import Developer, Exposed
-from engine.pictures.made import Made
+from engine.pictures.made import Made, Origin
 from engine.running import heap
 from engine.running.device import Device
 from engine.running.events import Cancelled, Failed, Finished, Notice
@@ -59,6 +59,7 @@ class Finisher:
         exposed = Exposed(
             image, recipe, order.exact, task.step, task.total, round(now - task.started, 3), f"{order.job}-{task.cell.index:02d}",
             repeatable=task.latents is None, kept=not order.replay,
+            origin=Origin(order.owner, order.job, task.cell.index),
         )  # fmt: skip
         self._developer.develop(exposed, facts, partial(self._end, task))
 

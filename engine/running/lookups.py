@@ -8,8 +8,8 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from engine.library.library import Library
 from engine.pictures.developing import be_nice
-from engine.pictures.history import History
 from engine.pictures.made import DeviceFacts, Made
 from engine.running.packing import Turns
 from engine.running.task import Task
@@ -20,8 +20,8 @@ log = logging.getLogger(__name__)
 class Lookups:
     """Looks for pictures made before."""
 
-    def __init__(self, history: History):
-        self._history = history
+    def __init__(self, library: Library):
+        self._library = library
         # One thread: cells are told apart by the order in which they come, and the disk is one too.
         self._readers = ThreadPoolExecutor(1, "looking up", initializer=be_nice)
         self._lock = threading.Lock()
@@ -35,7 +35,7 @@ class Lookups:
             made = None
             try:
                 if not task.ended:  # it may have been stopped meanwhile
-                    made = self._history.find(task.recipe, task.order.exact, facts.result())
+                    made = self._library.find(task.recipe, task.order.exact, facts.result())
             except Exception:  # it costs only the reuse
                 log.exception("a picture made before could not be looked for")
             over(made)

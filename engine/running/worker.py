@@ -21,8 +21,8 @@ from pathlib import Path
 from PIL import Image
 
 from engine.errors import EngineError
+from engine.library.library import Library
 from engine.pictures.developing import Developer
-from engine.pictures.history import History
 from engine.pictures.made import Made
 from engine.recipes.catalog import Catalog
 from engine.running.admission import Admission
@@ -72,17 +72,17 @@ class Request:
 
 class Worker:
     """Runs jobs on one device; a Link to itself. `open_device` is called in the worker's own thread, which it keeps; `folder` says
-    where a picture made now is written, `history` what was made before, and `tell` takes what it has to say."""
+    where a picture made now is written, `library` what was made before, and `tell` takes what it has to say."""
 
-    def __init__(self, open_device: Callable[[], Device], catalog: Catalog, folder: Callable[[], Path], history: History, tell: Tell):
+    def __init__(self, open_device: Callable[[], Device], catalog: Catalog, folder: Callable[[], Path], library: Library, tell: Tell):
         self.line = Admission()
         self._tell = tell
         self._inbox: queue.Queue[Request] = queue.Queue()
         self._residency = Residency(open_device, catalog, tell, self)
         self._patience = Patience(self._tell_everybody)
         self._previews: Previews | None = None
-        self._lookups = Lookups(history)
-        self._developer = Developer(folder, history)
+        self._lookups = Lookups(library)
+        self._developer = Developer(folder, library)
         self._finisher = Finisher(self._developer, self.calling, tell, self._wake)
         self._looked_up: dict[Key, Task] = {}  # let in, but perhaps on disk already
         self._live: dict[Key, Task] = {}

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from engine.errors import EngineError, InvalidRequest, ModelUnavailable, NotSaved, OutOfMemory, SpoiltPicture
-from engine.pictures.history import History
+from engine.library.library import Library
 from engine.pictures.metadata import read_picture
 from engine.pictures.outputs import open_picture, write_picture
 from engine.recipes.plan import Cell, Plan
@@ -194,7 +194,7 @@ def test_images_under_way_keep_within_the_devices_room(engine, device):
 @near
 def test_nobodys_step_waits_for_a_disk(engine, device, monkeypatch):
     """One picture is being written and another is looked for on disk, for as long as it takes: a third is made meanwhile."""
-    free, found = threading.Event(), History.find
+    free, found = threading.Event(), Library.find
 
     def write(content: bytes, folder: Path, name: str) -> Path:
         assert "-seed-7" not in name or free.wait(SAFETY)
@@ -205,7 +205,7 @@ def test_nobodys_step_waits_for_a_disk(engine, device, monkeypatch):
         return found(*asked)
 
     monkeypatch.setattr("engine.pictures.developing.write_picture", write)
-    monkeypatch.setattr(History, "find", find)
+    monkeypatch.setattr(Library, "find", find)
     monkeypatch.setattr(engine._link._developer, "_writers", ThreadPoolExecutor(2))
     slow = engine.submit(plan_of(engine, seed=7))
     wait_for(slow, lambda event: isinstance(event, Developing))
@@ -236,7 +236,7 @@ def test_nobodys_step_waits_for_a_models_files_to_be_hashed(engine, device):
 @near
 def test_a_picture_that_is_looked_for_can_be_stopped(engine, device, monkeypatch):
     free = threading.Event()
-    monkeypatch.setattr(History, "find", lambda *asked: free.wait(SAFETY) and None)
+    monkeypatch.setattr(Library, "find", lambda *asked: free.wait(SAFETY) and None)
     assert kinds(engine.submit(plan_of(engine))) == ["Finished"]
     job = engine.submit(plan_of(engine, seed=8), reuse=True)
     engine.stop(job)
@@ -820,7 +820,7 @@ def hold_lookups(monkeypatch) -> tuple[threading.Event, list[Recipe]]:
         looked_for.append(recipe)
         assert free.wait(SAFETY)
 
-    monkeypatch.setattr(History, "find", find)
+    monkeypatch.setattr(Library, "find", find)
     return free, looked_for
 
 

@@ -1,4 +1,4 @@
-"""History: an equal picture is found again, and only an equal one, whatever happens to the index or to the files."""
+"""Reuse: an equal picture is found again, and only an equal one, whatever happens to the index or to the files."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from engine.library.library import Library
+from engine.library.schema import SCHEMA_VERSION
 from engine.pictures import metadata
-from engine.pictures.history import SCHEMA_VERSION, History
 from engine.pictures.made import DeviceFacts, Made, Provenance
 from engine.pictures.outputs import open_picture, write_picture
 from engine.recipes.recipe import Recipe, Style
@@ -43,7 +44,7 @@ def draw(folder: Path, recipe: Recipe = RECIPE, color: str = "teal", provenance:
 
 
 def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.name == "engine.pictures.history"]
+    return [record.getMessage() for record in caplog.records if record.name == "engine.library.library"]
 
 
 @pytest.fixture
@@ -52,42 +53,42 @@ def file(tmp_path):
 
 
 @pytest.fixture
-def history(file):
-    history = History(file, PICTURES)
-    yield history
-    history.close()
+def library(file):
+    library = Library(file, PICTURES)
+    yield library
+    library.close()
 
 
-def test_what_was_remembered_is_found(history, tmp_path):
+def test_what_was_remembered_is_found(library, tmp_path):
     made = draw(tmp_path)
-    assert history.find(RECIPE, False, FACTS) is None
-    assert not history.knows(RECIPE, False, FACTS)
-    history.remember(made, FACTS)
-    assert history.knows(RECIPE, False, FACTS)
-    assert history.find(RECIPE, False, FACTS) == made
-    assert open_picture(history.find(RECIPE, False, FACTS)).getpixel((0, 0)) == (0, 128, 128)
+    assert library.find(RECIPE, False, FACTS) is None
+    assert not library.knows(RECIPE, False, FACTS)
+    library.remember(made, FACTS)
+    assert library.knows(RECIPE, False, FACTS)
+    assert library.find(RECIPE, False, FACTS) == made
+    assert open_picture(library.find(RECIPE, False, FACTS)).getpixel((0, 0)) == (0, 128, 128)
 
 
-def test_the_bucket_does_not_matter(history, tmp_path):
-    history.remember(draw(tmp_path), FACTS)
-    assert history.knows(RECIPE, False, replace(FACTS, bucket=16))
+def test_the_bucket_does_not_matter(library, tmp_path):
+    library.remember(draw(tmp_path), FACTS)
+    assert library.knows(RECIPE, False, replace(FACTS, bucket=16))
 
 
-def test_what_was_remembered_is_found_after_a_restart(history, file, tmp_path):
+def test_what_was_remembered_is_found_after_a_restart(library, file, tmp_path):
     made = draw(tmp_path)
-    history.remember(made, FACTS)
-    history.close()
-    later = History(file, PICTURES)
+    library.remember(made, FACTS)
+    library.close()
+    later = Library(file, PICTURES)
     assert later.find(RECIPE, False, FACTS) == made
     later.close()
 
 
-def test_a_picture_remembered_by_a_relative_path_is_found_from_elsewhere(history, tmp_path, monkeypatch):
+def test_a_picture_remembered_by_a_relative_path_is_found_from_elsewhere(library, tmp_path, monkeypatch):
     made = draw(tmp_path / "pictures")
     monkeypatch.chdir(tmp_path)
-    history.remember(replace(made, path=made.path.relative_to(tmp_path)), FACTS)
+    library.remember(replace(made, path=made.path.relative_to(tmp_path)), FACTS)
     monkeypatch.chdir(ROOT)
-    assert history.find(RECIPE, False, FACTS) == made
+    assert library.find(RECIPE, False, FACTS) == made
 
 
 @pytest.mark.parametrize(
@@ -98,11 +99,11 @@ def test_a_picture_remembered_by_a_relative_path_is_found_from_elsewhere(history
     ],
     ids=lambda changes: next(iter(changes)),
 )  # fmt: skip
-def test_another_recipe_is_another_picture(history, tmp_path, changes):
-    history.remember(draw(tmp_path), FACTS)
+def test_another_recipe_is_another_picture(library, tmp_path, changes):
+    library.remember(draw(tmp_path), FACTS)
     other = RECIPE.replace(**changes)
-    assert (history.knows(other, False, FACTS), history.find(other, False, FACTS)) == (False, None)
-    assert history.knows(RECIPE, False, FACTS)
+    assert (library.knows(other, False, FACTS), library.find(other, False, FACTS)) == (False, None)
+    assert library.knows(RECIPE, False, FACTS)
 
 
 def test_every_field_of_a_recipe_counts():
@@ -120,35 +121,35 @@ def test_every_field_of_a_recipe_counts():
     ],
     ids=["exactness", "weights", "device", "numbers", "version", "library"],
 )  # fmt: skip
-def test_made_another_way_it_is_another_picture(history, tmp_path, exact, facts):
-    history.remember(draw(tmp_path), FACTS)
-    assert (history.knows(RECIPE, exact, facts), history.find(RECIPE, exact, facts)) == (False, None)
+def test_made_another_way_it_is_another_picture(library, tmp_path, exact, facts):
+    library.remember(draw(tmp_path), FACTS)
+    assert (library.knows(RECIPE, exact, facts), library.find(RECIPE, exact, facts)) == (False, None)
     made = draw(tmp_path, color="red", provenance=provenance_of(facts, exact=exact), name="another")
-    history.remember(made, facts)
-    assert history.find(RECIPE, exact, facts) == made
-    assert history.find(RECIPE, False, FACTS).path.name == "picture.png"
+    library.remember(made, facts)
+    assert library.find(RECIPE, exact, facts) == made
+    assert library.find(RECIPE, False, FACTS).path.name == "picture.png"
 
 
-def test_pictures_of_another_folder_are_not_found(history, file, tmp_path):
+def test_pictures_of_another_folder_are_not_found(library, file, tmp_path):
     """A page serves only its own outputs: a command line's --out lies elsewhere."""
-    history.remember(draw(tmp_path), FACTS)
-    elsewhere = History(file, Path("elsewhere"))
+    library.remember(draw(tmp_path), FACTS)
+    elsewhere = Library(file, Path("elsewhere"))
     assert not elsewhere.knows(RECIPE, False, FACTS)
     elsewhere.close()
 
 
-def test_only_finished_pictures_on_disk_are_remembered(history, file, tmp_path):
-    history.remember(draw(tmp_path, provenance=provenance_of(step=3)), FACTS)
-    history.remember(Made(RECIPE, provenance_of(), "0" * 64, pixels=Image.new("RGB", (64, 64)), unsaved="The disk is full."), FACTS)
-    assert not file.exists()
-    assert not history.knows(RECIPE, False, FACTS)
+def test_only_finished_pictures_on_disk_are_found(library, tmp_path):
+    library.remember(draw(tmp_path, provenance=provenance_of(step=3)), FACTS)
+    library.remember(Made(RECIPE, provenance_of(), "0" * 64, pixels=Image.new("RGB", (64, 64)), unsaved="The disk is full."), FACTS)
+    library.remember(draw(tmp_path, name="from noise"), FACTS, repeatable=False)
+    assert not library.knows(RECIPE, False, FACTS)
 
 
-def test_the_last_picture_of_a_recipe_counts(history, tmp_path):
-    history.remember(draw(tmp_path), FACTS)
+def test_the_last_picture_of_a_recipe_counts(library, tmp_path):
+    library.remember(draw(tmp_path), FACTS)
     newer = draw(tmp_path, color="red", name="newer")
-    history.remember(newer, FACTS)
-    assert history.find(RECIPE, False, FACTS) == newer
+    library.remember(newer, FACTS)
+    assert library.find(RECIPE, False, FACTS) == newer
 
 
 # Files that are not what they were.
@@ -177,23 +178,23 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
-def test_a_file_that_has_changed_is_not_used_and_is_forgotten(history, tmp_path, change):
+def test_a_file_that_has_changed_is_not_used_and_is_forgotten(library, tmp_path, change):
     made = draw(tmp_path)
-    history.remember(made, FACTS)
+    library.remember(made, FACTS)
     change(made)
-    assert history.knows(RECIPE, False, FACTS) == made.path.is_file()  # it does not read it
-    assert history.find(RECIPE, False, FACTS) is None
-    assert not history.knows(RECIPE, False, FACTS)
+    assert library.knows(RECIPE, False, FACTS) == made.path.is_file()  # it does not read it
+    assert library.find(RECIPE, False, FACTS) is None
+    assert not library.knows(RECIPE, False, FACTS)
     again = draw(tmp_path, name="again")
-    history.remember(again, FACTS)
-    assert history.find(RECIPE, False, FACTS) == again
+    library.remember(again, FACTS)
+    assert library.find(RECIPE, False, FACTS) == again
 
 
-def test_a_picture_remembered_while_the_old_file_is_looked_at_is_not_forgotten(history, file, tmp_path, monkeypatch):
+def test_a_picture_remembered_while_the_old_file_is_looked_at_is_not_forgotten(library, file, tmp_path, monkeypatch):
     old, new = draw(tmp_path, name="old"), draw(tmp_path, name="new")
-    history.remember(old, FACTS)
+    library.remember(old, FACTS)
     old.path.unlink()
-    read, other = metadata.read_record, History(file, PICTURES)
+    read, other = metadata.read_record, Library(file, PICTURES)
 
     def read_slowly(path: Path):
         other.remember(new, FACTS)
@@ -201,20 +202,20 @@ def test_a_picture_remembered_while_the_old_file_is_looked_at_is_not_forgotten(h
 
     with monkeypatch.context() as patch:
         patch.setattr(metadata, "read_record", read_slowly)
-        assert history.find(RECIPE, False, FACTS) is None
+        assert library.find(RECIPE, False, FACTS) is None
     other.close()
-    assert history.find(RECIPE, False, FACTS) == new
+    assert library.find(RECIPE, False, FACTS) == new
 
 
 # Trouble with the index.
 
 
-def test_a_damaged_index_is_said_once_and_nothing_is_found(history, file, tmp_path, caplog):
+def test_a_damaged_index_is_said_once_and_nothing_is_found(library, file, tmp_path, caplog):
     file.parent.mkdir(parents=True)
     file.write_bytes(b"not a database " * 100)
-    history.remember(draw(tmp_path), FACTS)
-    assert history.find(RECIPE, False, FACTS) is None
-    assert not history.knows(RECIPE, False, FACTS)
+    library.remember(draw(tmp_path), FACTS)
+    assert library.find(RECIPE, False, FACTS) is None
+    assert not library.knows(RECIPE, False, FACTS)
     [line] = warnings_in(caplog)
     assert str(file) in line
     assert line.endswith("pictures made before are made again.")
@@ -222,31 +223,31 @@ def test_a_damaged_index_is_said_once_and_nothing_is_found(history, file, tmp_pa
 
 
 def test_an_index_damaged_while_it_is_open_is_no_trouble(file, tmp_path, caplog):
-    first = History(file, PICTURES)
-    (tmp_path / "picture.png").touch()
+    first = Library(file, PICTURES)
     for seed in range(200):
-        first.remember(Made(RECIPE.replace(seed=seed), provenance_of(), "0" * 64, tmp_path / "picture.png"), FACTS)
+        (tmp_path / f"{seed}.png").touch()
+        first.remember(Made(RECIPE.replace(seed=seed), provenance_of(), "0" * 64, tmp_path / f"{seed}.png"), FACTS)
     first.close()
-    history = History(file, PICTURES)
-    assert history.knows(RECIPE, False, FACTS)
+    library = Library(file, PICTURES)
+    assert library.knows(RECIPE, False, FACTS)
     content = bytearray(file.read_bytes())
     content[4096:] = os.urandom(1) * (len(content) - 4096)
     file.write_bytes(content)
-    later = History(file, PICTURES)
-    for one in (history, later):
+    later = Library(file, PICTURES)
+    for one in (library, later):
         assert one.find(RECIPE.replace(seed=150), False, FACTS) is None
         one.remember(draw(tmp_path), FACTS)
         one.close()
     assert warnings_in(caplog)
 
 
-def test_an_index_of_a_later_version_is_left_alone(history, file, tmp_path, caplog):
+def test_an_index_of_a_later_version_is_left_alone(library, file, tmp_path, caplog):
     file.parent.mkdir(parents=True)
     later = sqlite3.connect(file)
     later.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
     later.close()
-    history.remember(draw(tmp_path), FACTS)
-    assert history.find(RECIPE, False, FACTS) is None
+    library.remember(draw(tmp_path), FACTS)
+    assert library.find(RECIPE, False, FACTS) is None
     [line] = warnings_in(caplog)
     assert f"written by another version of Darkroom ({SCHEMA_VERSION + 1})" in line
     later = sqlite3.connect(file)
@@ -254,74 +255,74 @@ def test_an_index_of_a_later_version_is_left_alone(history, file, tmp_path, capl
     later.close()
 
 
-def test_a_file_in_the_place_of_the_folder_costs_only_the_reuse(history, file, tmp_path, caplog):
+def test_a_file_in_the_place_of_the_folder_costs_only_the_reuse(library, file, tmp_path, caplog):
     file.parent.parent.mkdir()
     file.parent.write_text("mine")
     made = draw(tmp_path)
-    history.remember(made, FACTS)
-    assert history.find(RECIPE, False, FACTS) is None
+    library.remember(made, FACTS)
+    assert library.find(RECIPE, False, FACTS) is None
     assert warnings_in(caplog)
     assert file.parent.read_text() == "mine"
     file.parent.unlink()
-    history.remember(made, FACTS)
-    assert history.find(RECIPE, False, FACTS) == made
+    library.remember(made, FACTS)
+    assert library.find(RECIPE, False, FACTS) == made
 
 
-def test_a_folder_in_the_place_of_the_file_costs_only_the_reuse(history, file, tmp_path, caplog):
+def test_a_folder_in_the_place_of_the_file_costs_only_the_reuse(library, file, tmp_path, caplog):
     file.mkdir(parents=True)
     made = draw(tmp_path)
-    history.remember(made, FACTS)
+    library.remember(made, FACTS)
     assert warnings_in(caplog)
     file.rmdir()
-    history.remember(made, FACTS)
-    assert history.find(RECIPE, False, FACTS) == made
+    library.remember(made, FACTS)
+    assert library.find(RECIPE, False, FACTS) == made
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_may_not_be_written_costs_only_the_reuse(history, file, tmp_path, caplog):
+def test_a_folder_that_may_not_be_written_costs_only_the_reuse(library, file, tmp_path, caplog):
     file.parent.mkdir(parents=True)
     file.parent.chmod(0o555)
     made = draw(tmp_path)
-    history.remember(made, FACTS)
+    library.remember(made, FACTS)
     assert warnings_in(caplog)
     file.parent.chmod(0o755)
-    history.remember(made, FACTS)
-    assert history.find(RECIPE, False, FACTS) == made
+    library.remember(made, FACTS)
+    assert library.find(RECIPE, False, FACTS) == made
 
 
-def test_a_busy_index_may_be_free_again(history, file, tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr("engine.pictures.history.BUSY_SECONDS", 0.05)
+def test_a_busy_index_may_be_free_again(library, file, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("engine.library.schema.BUSY_SECONDS", 0.05)
     made = draw(tmp_path)
-    assert not history.knows(RECIPE, False, FACTS)
+    assert not library.knows(RECIPE, False, FACTS)
     other = sqlite3.connect(file, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    history.remember(made, FACTS)
+    library.remember(made, FACTS)
     assert ["locked" in line for line in warnings_in(caplog)] == [True]
-    assert not history.knows(RECIPE, False, FACTS)  # reading goes on
+    assert not library.knows(RECIPE, False, FACTS)  # reading goes on
     other.execute("ROLLBACK")
     other.close()
-    history.remember(made, FACTS)
-    assert history.find(RECIPE, False, FACTS) == made
+    library.remember(made, FACTS)
+    assert library.find(RECIPE, False, FACTS) == made
 
 
-def test_a_path_that_is_no_text_costs_only_its_own_reuse(history, tmp_path, caplog):
+def test_a_path_that_is_no_text_costs_only_its_own_reuse(library, tmp_path, caplog):
     made = draw(tmp_path)
-    history.remember(replace(made, path=Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff/picture.png"))), FACTS)
+    library.remember(replace(made, path=Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff/picture.png"))), FACTS)
     assert len(warnings_in(caplog)) == 1
-    history.remember(made, FACTS)
-    assert history.find(RECIPE, False, FACTS) == made
+    library.remember(made, FACTS)
+    assert library.find(RECIPE, False, FACTS) == made
 
 
 FILL = """
 import logging, sys
 from pathlib import Path
-from engine.pictures.history import History
-from tests.engine.pictures.test_history import FACTS, PICTURES, RECIPE, draw, provenance_of
+from engine.library.library import Library
+from tests.engine.library.test_reuse import FACTS, PICTURES, RECIPE, draw, provenance_of
 logging.basicConfig(stream=sys.stdout, format="logged %(message)s")
 disk, elsewhere = map(Path, sys.argv[1:])
-history = History(disk / "pictures.sqlite", PICTURES)
+library = Library(disk / "pictures.sqlite", PICTURES)
 made = draw(elsewhere)
-history.remember(made, FACTS)
+library.remember(made, FACTS)
 filler = disk / "filler"
 try:
     with filler.open("wb", buffering=0) as stream:
@@ -330,12 +331,12 @@ try:
 except OSError:
     pass
 for seed in range(100):
-    history.remember(draw(elsewhere, RECIPE.replace(seed=100 + seed), name=str(seed)), FACTS)
-print("still found", history.find(RECIPE, False, FACTS) == made)
+    library.remember(draw(elsewhere, RECIPE.replace(seed=100 + seed), name=str(seed)), FACTS)
+print("still found", library.find(RECIPE, False, FACTS) == made)
 filler.unlink()
-history.remember(draw(elsewhere, RECIPE.replace(seed=300), name="last"), FACTS)
-print("next found", history.knows(RECIPE.replace(seed=300), False, FACTS))
-history.close()
+library.remember(draw(elsewhere, RECIPE.replace(seed=300), name="last"), FACTS)
+print("next found", library.knows(RECIPE.replace(seed=300), False, FACTS))
+library.close()
 """
 
 
@@ -362,75 +363,75 @@ def test_a_full_disk_costs_only_what_did_not_fit(tmp_path: Path) -> None:
 
 
 def test_two_on_one_file_agree(file, tmp_path):
-    histories, pictures, trouble = [History(file, PICTURES), History(file, PICTURES)], 30, []
+    libraries, pictures, trouble = [Library(file, PICTURES), Library(file, PICTURES)], 30, []
     mades = [draw(tmp_path, RECIPE.replace(seed=seed), name=str(seed)) for seed in range(2 * pictures)]
     start = threading.Barrier(2)
 
-    def write(history: History, mine: list[Made]) -> None:
+    def write(library: Library, mine: list[Made]) -> None:
         start.wait()
         for made in mine:
-            history.remember(made, FACTS)
-            if history.find(made.recipe, False, FACTS) != made:
+            library.remember(made, FACTS)
+            if library.find(made.recipe, False, FACTS) != made:
                 trouble.append(made)
 
-    threads = [threading.Thread(target=write, args=(history, mades[place::2])) for place, history in enumerate(histories)]
+    threads = [threading.Thread(target=write, args=(library, mades[place::2])) for place, library in enumerate(libraries)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(SAFETY)
     assert trouble == []
-    for history in histories:
-        assert all(history.knows(made.recipe, False, FACTS) for made in mades)
-        history.close()
+    for library in libraries:
+        assert all(library.knows(made.recipe, False, FACTS) for made in mades)
+        library.close()
 
 
 def test_those_who_open_a_new_file_at_once_wait_for_each_other(tmp_path, caplog):
     for attempt in range(20):
-        histories = [History(tmp_path / str(attempt) / "pictures.sqlite", PICTURES) for _ in range(3)]
-        start = threading.Barrier(len(histories))
+        libraries = [Library(tmp_path / str(attempt) / "pictures.sqlite", PICTURES) for _ in range(3)]
+        start = threading.Barrier(len(libraries))
 
-        def open_it(history: History, start: threading.Barrier = start) -> None:
+        def open_it(library: Library, start: threading.Barrier = start) -> None:
             start.wait()
-            history.knows(RECIPE, False, FACTS)
+            library.knows(RECIPE, False, FACTS)
 
-        threads = [threading.Thread(target=open_it, args=(history,)) for history in histories]
+        threads = [threading.Thread(target=open_it, args=(library,)) for library in libraries]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join(SAFETY)
-        for history in histories:
-            history.close()
+        for library in libraries:
+            library.close()
     assert warnings_in(caplog) == []
 
 
-def test_one_is_used_from_many_threads(history, tmp_path):
+def test_one_is_used_from_many_threads(library, tmp_path):
     mades = [draw(tmp_path, RECIPE.replace(seed=seed), name=str(seed)) for seed in range(20)]
-    threads = [threading.Thread(target=history.remember, args=(made, FACTS)) for made in mades]
+    threads = [threading.Thread(target=library.remember, args=(made, FACTS)) for made in mades]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(SAFETY)
-    assert [history.find(made.recipe, False, FACTS) for made in mades] == mades
+    assert [library.find(made.recipe, False, FACTS) for made in mades] == mades
 
 
 def test_closing_is_final(file, tmp_path, caplog):
-    history = History(file, PICTURES)
+    library = Library(file, PICTURES)
     made = draw(tmp_path)
-    history.remember(made, FACTS)
-    history.close()
-    history.close()
-    assert history.find(RECIPE, False, FACTS) is None
-    assert not history.knows(RECIPE, False, FACTS)
-    history.remember(draw(tmp_path, RECIPE.replace(seed=8), name="later"), FACTS)
+    library.remember(made, FACTS)
+    library.close()
+    library.close()
+    assert library.find(RECIPE, False, FACTS) is None
+    assert not library.knows(RECIPE, False, FACTS)
+    library.remember(draw(tmp_path, RECIPE.replace(seed=8), name="later"), FACTS)
     assert warnings_in(caplog) == []
-    later = History(file, PICTURES)
+    later = Library(file, PICTURES)
     assert not later.knows(RECIPE.replace(seed=8), False, FACTS)
     assert later.knows(RECIPE, False, FACTS)
     later.close()
 
 
-def test_closed_before_it_was_used_it_leaves_no_file(history, file):
-    history.close()
+def test_closed_before_it_was_used_it_leaves_no_file(library, file):
+    library.close()
     assert not file.parent.exists()
 
 
@@ -441,30 +442,30 @@ def rows_in(file: Path) -> int:
     return count
 
 
-def test_a_picture_whose_file_is_gone_is_forgotten_when_it_is_asked_for(history, file, tmp_path):
+def test_a_picture_whose_file_is_gone_is_forgotten_when_it_is_asked_for(library, file, tmp_path):
     """Else an estimate says for ever that it costs nothing."""
     made = draw(tmp_path)
-    history.remember(made, FACTS)
+    library.remember(made, FACTS)
     made.path.unlink()
-    assert not history.knows(RECIPE, False, FACTS)
+    assert not library.knows(RECIPE, False, FACTS)
     assert rows_in(file) == 0
 
 
-def test_rows_without_files_are_swept_away_while_pictures_are_made(history, file, tmp_path, monkeypatch):
+def test_rows_without_files_are_swept_away_while_pictures_are_made(library, file, tmp_path, monkeypatch):
     """A few at a time: a folder that was thrown away leaves thousands."""
-    monkeypatch.setattr("engine.pictures.history.SWEEP_EVERY", 5)
-    monkeypatch.setattr("engine.pictures.history.SWEPT", 10)
+    monkeypatch.setattr("engine.library.library.SWEEP_EVERY", 5)
+    monkeypatch.setattr("engine.library.library.SWEPT", 10)
     looked_at: list[str] = []
     really_there = os.path.isfile
-    monkeypatch.setattr("engine.pictures.history.os.path.isfile", lambda path: looked_at.append(path) or really_there(path))
+    monkeypatch.setattr("engine.library.library.os.path.isfile", lambda path: looked_at.append(path) or really_there(path))
     pictures = [draw(tmp_path, RECIPE.replace(seed=seed), name=str(seed)) for seed in range(60)]
     for made in pictures:
-        history.remember(made, FACTS)
+        library.remember(made, FACTS)
     for made in pictures[:50]:
         made.path.unlink()
     before = len(looked_at)
-    for made in pictures[50:] * 3:
-        history.remember(made, FACTS)
+    for made in pictures[50:] * 4:
+        library.remember(made, FACTS)
     assert rows_in(file) == 10
-    assert len(looked_at) - before <= 6 * 10
-    assert all(history.find(made.recipe, False, FACTS) == made for made in pictures[50:])
+    assert len(looked_at) - before <= 8 * 10
+    assert all(library.find(made.recipe, False, FACTS) == made for made in pictures[50:])
