@@ -58,15 +58,8 @@ def as_python(recipe: Recipe, provenance: Provenance, spec: ModelSpec) -> str:
         f'generator = torch.Generator("cpu").manual_seed({recipe.seed})',
     ]  # fmt: skip
     settings = call_settings(recipe)
-    if device_of(provenance) == "cpu":
-        given = ["generator=generator"]
-    else:  # a draw in half precision would be another
-        lines += [
-            f"shape = 1, pipe.unet.config.in_channels, {recipe.height} // pipe.vae_scale_factor, {recipe.width} // pipe.vae_scale_factor",
-            "noise = torch.randn(shape, generator=generator).to(pipe.device, pipe.dtype)",
-        ]
-        given = ["latents=noise", "generator=generator"]
-    lines += ["image = pipe(", *(f"    {name}={value!r}," for name, value in settings.items()), *(f"    {one}," for one in given)]
+    noise, given = noise_lines(device_of(provenance), str(recipe.height), str(recipe.width))
+    lines += [*noise, "image = pipe(", *(f"    {name}={value!r}," for name, value in settings.items()), *(f"    {one}," for one in given)]
     lines += [").images[0]", f'image.save("seed-{recipe.seed}.png")', ""]
     return "\n".join(lines)
 
@@ -127,6 +120,15 @@ def call_settings(recipe: Recipe) -> dict[str, Any]:
         "guidance_scale": recipe.guidance_scale, "width": recipe.width, "height": recipe.height,
     }  # fmt: skip
     return settings | ({"clip_skip": recipe.clip_skip - 1} if recipe.clip_skip > 1 else {})  # diffusers counts from 0
+
+
+def noise_lines(device: str, height: str, width: str) -> tuple[list[str], list[str]]:
+    """(lines that draw the first noise where the pipeline's own draw would be another, the arguments that hand it over): on a graphics
+    card the pipeline draws in half precision."""
+    if device == "cpu":
+        return [], ["generator=generator"]
+    shape = f"shape = 1, pipe.unet.config.in_channels, {height} // pipe.vae_scale_factor, {width} // pipe.vae_scale_factor"
+    return [shape, "noise = torch.randn(shape, generator=generator).to(pipe.device, pipe.dtype)"], ["latents=noise", "generator=generator"]
 
 
 def called(given: Sequence[str], options: Mapping[str, Any]) -> str:

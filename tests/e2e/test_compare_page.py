@@ -327,6 +327,7 @@ def test_what_can_be_taken_away(page, tmp_path):
     film = saved(page, "webp", tmp_path)
     assert film.read_bytes()[8:12] == b"WEBP"
     assert "Darkroom.Sheet" in saved(page, "html", tmp_path).read_text()
+    assert "StableDiffusionPipeline" in saved(page, "ipynb", tmp_path).read_text()
 
 
 def test_mistakes_get_a_sentence_and_nothing_is_started(page):

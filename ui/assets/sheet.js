@@ -267,6 +267,7 @@ Darkroom.Sheet = class {
         take('zip', 'Cells', 'Every picture with its settings, and a table of them'),
         take('html', 'Page', 'One HTML file with the scrubber, to send to somebody'),
         take('webp', 'Film', 'The sheet developing, as an animated WebP'),
+        take('ipynb', 'Notebook', 'A Jupyter notebook that draws the sheet by diffusers alone'),
       ),
     );
   }

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from engine.errors import InvalidRequest, NotSaved
+from engine.replay.notebook import notebook
 from engine.running.engine import Engine
 from engine.running.job import Job
 from engine.sheets.film import animation
@@ -20,7 +21,7 @@ from ui.sheet.saved_page import saved_page
 DRAWN = {"png", "zip", "webp"}
 """Kinds whose words are drawn here; those of a page are drawn by the browser that shows it."""
 
-KINDS = {"png": "the sheet", "zip": "all cells", "html": "a page", "webp": "the sheet developing"}
+KINDS = {"png": "the sheet", "zip": "all cells", "html": "a page", "webp": "the sheet developing", "ipynb": "a notebook that draws it"}
 
 
 class Takeaway:
@@ -66,6 +67,8 @@ class Takeaway:
             cells_zip(plan, made, stream, failures)
         elif kind == "webp":
             stream.write(animation(plan, made, frames, page, failures))
+        elif kind == "ipynb":
+            stream.write(notebook(plan, next(iter(made.values())).provenance, self._engine.catalog).encode())
         else:
             stream.write(saved_page(job, frames).encode("utf-8", "replace"))
 

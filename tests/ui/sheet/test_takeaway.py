@@ -82,6 +82,7 @@ def test_the_files_are_what_their_names_say(engine, write):
     with Image.open(files["webp"]) as film:
         assert film.is_animated
     assert len(held_in(files["html"])["pictures"]) == 6
+    assert json.loads(files["ipynb"].read_text())["nbformat"] == 4
     assert {file.parent for file in files.values()} == {files["png"].parent}
     assert {file.name for file in files["png"].parent.iterdir()} == {file.name for file in files.values()}
 
@@ -142,7 +143,7 @@ def test_a_folder_that_was_cleaned_away_is_made_again(engine, write):
 
 @pytest.mark.parametrize("kind", ["", "exe", "../png", "x" * 9000])
 def test_another_kind_is_refused(engine, write, kind):
-    with pytest.raises(InvalidRequest, match="of a sheet; there is png, zip, html, webp") as caught:
+    with pytest.raises(InvalidRequest, match="of a sheet; there is png, zip, html, webp, ipynb") as caught:
         write(done(engine), kind, 0)
     assert len(str(caught.value)) < 120
 
