@@ -18,6 +18,7 @@ import pytest
 
 import app
 import benchmarks.figures
+import benchmarks.library
 import benchmarks.run
 import engine.__main__
 import training.__main__
@@ -45,6 +46,7 @@ each_doc = pytest.mark.parametrize("doc", DOCS, ids=lambda doc: str(doc.relative
 PARSERS: dict[str, Callable[[], argparse.ArgumentParser]] = {
     "engine": engine.__main__._parser, "training": training.__main__._parser,
     "benchmarks.run": benchmarks.run._parser, "benchmarks.figures": benchmarks.figures._parser,
+    "benchmarks.library": benchmarks.library._parser,
 }  # fmt: skip
 """python -m NAME -> what reads its arguments. app.py is `make run`."""
 

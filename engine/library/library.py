@@ -12,6 +12,7 @@ import json
 import logging
 import math
 import os
+import shutil
 import sqlite3
 import threading
 import time
@@ -20,7 +21,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from engine.errors import UnreadablePicture
+from engine.errors import InvalidRequest, UnreadablePicture
 from engine.library.schema import open_database
 from engine.library.search import Page, Query, found
 from engine.pictures import metadata
@@ -32,6 +33,12 @@ log = logging.getLogger(__name__)
 
 SWEEP_EVERY, SWEPT = 100, 200
 """Pictures remembered between two looks for dead rows, and rows looked at then: twice as many as can have come."""
+
+DELETED = "deleted"
+"""Beside the database: where deleted pictures are kept for a while."""
+
+KEPT_SECONDS = 30 * 24 * 3600.0
+"""How long a deleted picture can be taken back."""
 
 _COLUMNS = (
     "path", "key", "folder", "written", "made", "sha256", "recipe", "provenance",
@@ -88,7 +95,7 @@ class Library:
         None when there is none, or its file is gone, damaged or another than was written.
         """
         key = self._key(recipe, exact, facts)
-        rows = self._run("SELECT path, sha256 FROM pictures WHERE key = ?", (key,))
+        rows = self._run("SELECT path, sha256 FROM pictures WHERE key = ? AND deleted IS NULL", (key,))
         if not rows:
             return None
         path, sha256 = Path(rows[0][0]), rows[0][1]
@@ -101,7 +108,7 @@ class Library:
     def knows(self, recipe: Recipe, exact: bool, facts: DeviceFacts, before: float = math.inf) -> bool:
         """Whether there probably is such a picture, made `before` then; its file is there, but is not read."""
         key = self._key(recipe, exact, facts)
-        rows = self._run("SELECT path FROM pictures WHERE key = ? AND made < ?", (key, before))
+        rows = self._run("SELECT path FROM pictures WHERE key = ? AND made < ? AND deleted IS NULL", (key, before))
         return bool(rows) and self._is_there(rows[0][0])
 
     def search(self, query: Query, after: str = "") -> Page:
@@ -115,14 +122,35 @@ class Library:
     def note(self, picture: int, text: str) -> None:
         self._run("UPDATE pictures SET note = ? WHERE id = ?", (text, picture))
 
+    def delete(self, picture: int) -> None:
+        """Moves a picture's file aside, where `undelete` finds it for KEPT_SECONDS; it is found no more. Raises InvalidRequest when it
+        is not there, or cannot be moved."""
+        path = self._path(picture, "deleted IS NULL")
+        self._run("UPDATE pictures SET deleted = ? WHERE id = ?", (time.time(), picture))
+        try:
+            self._move(path, self._aside(picture))
+        except OSError:
+            self._run("UPDATE pictures SET deleted = NULL WHERE id = ?", (picture,))
+            raise InvalidRequest(f"{path.name} could not be deleted: its folder may not be written to, or it is gone.") from None
+
+    def undelete(self, picture: int) -> None:
+        """Puts a deleted picture back, with its star and note. Raises InvalidRequest when it was not deleted, or is gone for good."""
+        path = self._path(picture, "deleted IS NOT NULL")
+        try:
+            self._move(self._aside(picture), path)
+        except OSError:
+            raise InvalidRequest(f"{path.name} could not be put back: its folder may not be written to, or it is gone.") from None
+        self._run("UPDATE pictures SET deleted = NULL WHERE id = ?", (picture,))
+
     def reconcile(self, progress: Callable[[int, int], None] | None = None) -> None:
         """Makes rows and files agree, as after a crash: rows whose files are gone go, pictures of Darkroom's below the folder that have
         none, or one that was not completed, get theirs from what their files say. `progress` is told (looked at, of how many).
 
         Other files are left alone. It may run while pictures are made.
         """
+        self._reconcile_deleted()
         columns = "path, written AND recipe IS NOT NULL, repeatable"
-        rows = self._run(f"SELECT {columns} FROM pictures WHERE folder = ? OR folder IS NULL", (self._folder,))
+        rows = self._run(f"SELECT {columns} FROM pictures WHERE (folder = ? OR folder IS NULL) AND deleted IS NULL", (self._folder,))
         known = {path for path, complete, _ in rows if complete}
         repeatable = {path for path, _, says_all in rows if says_all}
         for path, _, _ in rows:
@@ -138,6 +166,31 @@ class Library:
                 self._put(made, file, file.stat().st_mtime, key)
             if progress:
                 progress(number, len(unknown))
+
+    def _reconcile_deleted(self) -> None:
+        """Of those deleted, the ones whose file lies in its old place, after a crash, are taken back; those that have been aside for long
+        go for good."""
+        for picture, path, when in self._run("SELECT id, path, deleted FROM pictures WHERE deleted IS NOT NULL", ()):
+            if os.path.isfile(path):
+                self._run("UPDATE pictures SET deleted = NULL WHERE id = ?", (picture,))
+            elif time.time() - when > KEPT_SECONDS:
+                self._run("DELETE FROM pictures WHERE id = ?", (picture,))
+                self._aside(picture).unlink(missing_ok=True)
+
+    def _path(self, picture: int, state: str) -> Path:
+        rows = self._run(f"SELECT path FROM pictures WHERE id = ? AND folder = ? AND {state}", (picture, self._folder))
+        if not rows:
+            raise InvalidRequest("This picture is not in the library any more: load the page anew.")
+        return Path(rows[0][0])
+
+    def _aside(self, picture: int) -> Path:
+        return self._file.parent / DELETED / f"{picture}.png"
+
+    @staticmethod
+    def _move(file: Path, target: Path) -> None:
+        """Between disks, too. Raises OSError."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(file, target)
 
     def _put(self, made: Made, path: Path, when: float, key: str | None = None, origin: Origin | None = None) -> None:
         """Writes a picture's row; a key or origin that is not given stays as it was."""
@@ -164,7 +217,7 @@ class Library:
 
     def _sweep(self) -> None:
         """Forgets those of the next SWEPT pictures whose files are gone."""
-        some = "SELECT id, path FROM pictures WHERE id > ? AND written ORDER BY id LIMIT ?"
+        some = "SELECT id, path FROM pictures WHERE id > ? AND written AND deleted IS NULL ORDER BY id LIMIT ?"
         rows = self._run(some, (self._swept_to, SWEPT)) or self._run(some, (0, SWEPT))
         self._swept_to = rows[-1][0] if len(rows) == SWEPT else 0
         for _, path in rows:
@@ -173,7 +226,7 @@ class Library:
     def _is_there(self, path: str) -> bool:
         there = os.path.isfile(path)
         if not there:
-            self._run("DELETE FROM pictures WHERE path = ? AND written", (path,))
+            self._run("DELETE FROM pictures WHERE path = ? AND written AND deleted IS NULL", (path,))
         return there
 
     def _forget(self, key: str, path: str) -> None:

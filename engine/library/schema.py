@@ -36,7 +36,13 @@ _SECOND = (
     "DROP TABLE first_pictures",
 )
 
-MIGRATIONS = (_FIRST, _SECOND)
+_THIRD = (
+    "ALTER TABLE pictures ADD COLUMN deleted REAL",
+    "CREATE INDEX pictures_by_job ON pictures (job, made, id)",
+    "CREATE INDEX pictures_deleted ON pictures (deleted) WHERE deleted IS NOT NULL",
+)
+
+MIGRATIONS = (_FIRST, _SECOND, _THIRD)
 """One a version: what makes the tables of the version before into its own. What has once been published is not changed any more."""
 
 SCHEMA_VERSION = len(MIGRATIONS)

@@ -86,7 +86,7 @@ def found(run: Run, folder: str, query: Query, after: str) -> Page:
 
 
 def _conditions(folder: str, query: Query) -> tuple[list[str], list[Any]]:
-    where = ["p.folder = ?", "p.written", "p.recipe IS NOT NULL"]
+    where = ["p.folder = ?", "p.written", "p.recipe IS NOT NULL", "p.deleted IS NULL"]
     values: list[Any] = [folder]
     for name in ("model", "scheduler", "width", "height", "star", "owner", "job"):
         if (wanted := getattr(query, name)) is not None:

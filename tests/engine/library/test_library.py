@@ -187,6 +187,59 @@ def test_nothing_is_written_where_there_is_nothing(library, tmp_path):
     assert names(library) == []
 
 
+def test_a_deleted_picture_can_be_taken_back_with_its_star(library, folder):
+    made = add(library, folder, "one")
+    [item] = library.search(Query()).items
+    library.star(item.id)
+    library.delete(item.id)
+    library.reconcile()
+    assert not made.path.exists()
+    assert names(library) == []
+    assert (library.knows(RECIPE, False, FACTS), library.find(RECIPE, False, FACTS)) == (False, None)
+    with pytest.raises(InvalidRequest, match="not in the library"):
+        library.delete(item.id)
+    library.undelete(item.id)
+    assert names(library, Query("owl", star=True)) == ["one"]
+    assert library.find(RECIPE, False, FACTS) == made
+    with pytest.raises(InvalidRequest, match="not in the library"):
+        library.undelete(item.id)
+
+
+def test_a_deleted_picture_goes_for_good_after_a_while(library, folder, tmp_path, monkeypatch):
+    add(library, folder, "one")
+    [item] = library.search(Query()).items
+    library.delete(item.id)
+    monkeypatch.setattr("engine.library.library.KEPT_SECONDS", -1.0)
+    library.reconcile()
+    assert list((tmp_path / "deleted").iterdir()) == []
+    with pytest.raises(InvalidRequest, match="not in the library"):
+        library.undelete(item.id)
+
+
+def test_a_picture_whose_deletion_was_cut_short_is_there_again(library, folder, monkeypatch):
+    add(library, folder, "one")
+    [item] = library.search(Query()).items
+
+    def killed(*files: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Library, "_move", killed)
+        with pytest.raises(KeyboardInterrupt):
+            library.delete(item.id)
+    assert names(library) == []
+    library.reconcile()
+    assert names(library) == ["one"]
+
+
+def test_a_picture_that_cannot_be_moved_is_not_deleted(library, folder):
+    made = add(library, folder, "one")
+    [item] = library.search(Query()).items
+    made.path.unlink()
+    with pytest.raises(InvalidRequest, match=r"one\.png could not be deleted"):
+        library.delete(item.id)
+
+
 FIRST = """
 CREATE TABLE IF NOT EXISTS pictures (key TEXT PRIMARY KEY, path TEXT NOT NULL, sha256 TEXT NOT NULL, made REAL NOT NULL) WITHOUT ROWID
 """
