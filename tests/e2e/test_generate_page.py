@@ -10,7 +10,7 @@ from playwright.sync_api import expect
 
 from engine.pictures import metadata
 from tests.conftest import ROOT
-from tests.e2e.conftest import CUT_THE_LINE, DONE, drop, prompt, run, see, set_number, settings_of, text_of
+from tests.e2e.conftest import CUT_THE_LINE, DONE, drop, open_page, prompt, run, see, set_number, settings_of, text_of
 
 pytestmark = pytest.mark.browser
 
@@ -308,3 +308,23 @@ def test_a_picture_is_verified_and_copied_as_python_and_as_a_command(page):
     run(page)
     expect(page.locator("#verdict")).not_to_contain_text("Identical")
     expect(page.locator("#copied")).to_have_count(0)
+
+
+def test_a_copied_link_opens_the_page_of_somebody_else_with_the_same_settings(page, visit, address):
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    words = 'an owl, "noto" style & 100% +\nat night, 夜'
+    prompt(page, words)
+    set_number(page, "steps", 3)
+    run(page)
+    page.get_by_role("button", name="Make it again").click()
+    page.click("#as-link")
+    page.wait_for_function("start => navigator.clipboard.readText().then(text => text.startsWith(start))", arg=f"{address}?prompt=an+owl")
+    link = page.evaluate("navigator.clipboard.readText()")
+    seed = re.search(r"Seed: (\d+)", settings_of(page))[1]
+    other = visit()
+    open_page(other, link + "&__theme=dark")
+    see(other, prompt=words, steps="3", seed=seed)
+    assert other.url == f"{address}?__theme=dark"  # a reload keeps what is changed from here on
+    prompt(other, "a crab")
+    other.reload()
+    see(other, prompt="a crab", steps="3", seed=seed)

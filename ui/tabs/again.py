@@ -1,4 +1,4 @@
-"""A picture made again: whether it is still the same, and how it is made without this page."""
+"""A picture made again: whether it is still the same, how it is made without this page, and where its settings open."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import gradio as gr
 from engine.errors import EngineError
 from engine.pictures.made import Made
 from engine.pictures.outputs import open_picture
+from engine.recipes.link import query_of
 from engine.replay.scripts import as_command, as_python
 from engine.replay.verifying import Original, read_original, replay, verdict_of
 from engine.running.engine import Engine
@@ -38,6 +39,9 @@ async text => {
 """
 """On a plain http address browsers have no clipboard for scripts: there the text is selected and copied as a person would."""
 
+WITH_ADDRESS = "(visitor, pick) => [visitor, pick, location.origin + location.pathname]"
+"""Only the browser knows under which address the page is reached."""
+
 NO_PICTURE = "There is no picture here yet: make one, or choose one from the strip."
 
 
@@ -53,8 +57,10 @@ class Again:
                 self.verify = gr.Button("Verify", size="sm", min_width=110, elem_id="verify")
                 self.python = gr.Button("Copy as Python", size="sm", min_width=110, elem_id="as-python")
                 self.command = gr.Button("Copy as command", size="sm", min_width=110, elem_id="as-command")
+                self.link = gr.Button("Copy link", size="sm", min_width=110, elem_id="as-link")
             self.verdict = gr.HTML(verdict_value(), html_template=VERDICT, elem_id="verdict")
             self.copied = gr.Textbox(visible=False, lines=3, max_lines=12, interactive=False, buttons=["copy"], elem_id="copied")
+        self.address = gr.Textbox(visible=False)  # only a place for what the browser hands over
         self.key = gr.State("")  # of the job that makes the shown picture again
         self.clock = gr.Timer(LOOK_EVERY, active=False)
 
@@ -67,6 +73,8 @@ class Again:
         gr.on(other, self._clear, [visitor, self.key], outputs, **QUIET)
         for button, handler in ((self.python, self._as_python), (self.command, self._as_command)):
             button.click(handler, [visitor, shown], outputs, **QUIET).then(None, self.copied, None, js=TO_CLIPBOARD, **QUIET)
+        linked = self.link.click(self._as_link, [visitor, shown, self.address], outputs, js=WITH_ADDRESS, **QUIET)
+        linked.then(None, self.copied, None, js=TO_CLIPBOARD, **QUIET)
 
     # Handlers. Each takes widget values and returns widget updates.
 
@@ -92,10 +100,14 @@ class Again:
         return self._told(verdict.sentences, "same" if verdict.identical else "different", heat)
 
     def _as_python(self, visitor: str, pick: str) -> dict[Any, Any]:
-        return self._copied(visitor, pick, "As Python: copied", as_python)
+        return self._copied(visitor, pick, "As Python: copied", self._of_its_model(as_python))
 
     def _as_command(self, visitor: str, pick: str) -> dict[Any, Any]:
-        return self._copied(visitor, pick, "As command: copied", as_command)
+        return self._copied(visitor, pick, "As command: copied", self._of_its_model(as_command))
+
+    def _as_link(self, visitor: str, pick: str, address: str) -> dict[Any, Any]:
+        """The page's own address with all settings of the picture behind it."""
+        return self._copied(visitor, pick, "Link: copied", lambda made: f"{address}?{query_of(made.recipe, made.provenance.exact)}")
 
     def _clear(self, visitor: str, key: str) -> dict[Any, Any]:
         """Another picture is shown: nothing of the last one stays, and nobody waits for it any more."""
@@ -104,13 +116,15 @@ class Again:
             self._engine().stop(job)
         return {**self._told([]), self.copied: gr.Textbox("", visible=False)}
 
-    def _copied(self, visitor: str, pick: str, label: str, write: Callable[..., str]) -> dict[Any, Any]:
+    def _copied(self, visitor: str, pick: str, label: str, write: Callable[[Made], str]) -> dict[Any, Any]:
         try:
-            made = self._picture(visitor, pick)
-            text = write(made.recipe, made.provenance, self._engine().catalog.find(made.recipe.model))
+            text = write(self._picture(visitor, pick))
         except EngineError as error:
             return {**self._told([str(error)]), self.copied: gr.Textbox("", visible=False)}
         return {self.copied: gr.Textbox(text, label=label, visible=True)}
+
+    def _of_its_model(self, write: Callable[..., str]) -> Callable[[Made], str]:
+        return lambda made: write(made.recipe, made.provenance, self._engine().catalog.find(made.recipe.model))
 
     def _told(self, sentences: Sequence[str], kind: str = "", heat: str = "") -> dict[Any, Any]:
         """Sentences under the buttons; nothing is being made again any more."""

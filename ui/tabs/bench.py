@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import gradio as gr
 
 from engine.errors import EngineError
 from engine.pictures import metadata
+from engine.recipes.link import PARAMETERS, read_query
 from engine.recipes.plan import GridPreset
 from engine.recipes.recipe import Style, make_recipe
 from engine.recipes.schedulers import SCHEDULERS
@@ -26,6 +28,18 @@ from ui.tabs.memory import Memory
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".avif")
 """Names of files that may carry settings; what is in them decides, not the name."""
+
+TAKE_LINK = """
+() => {
+  const query = location.search, rest = new URLSearchParams(query);
+  NAMES.forEach(name => rest.delete(name));
+  if (String(rest) !== String(new URLSearchParams(query))) {
+    history.replaceState(history.state, '', location.pathname + (rest.size ? '?' + rest : '') + location.hash);
+  }
+  return [query];
+}
+""".replace("NAMES", json.dumps(PARAMETERS))
+"""The settings behind the page's address leave it once they are read: a reload brings back what was made of them since."""
 
 SHOWN_CUT = 300
 """Characters shown of the words that a model does not read."""
@@ -56,6 +70,7 @@ class Bench:
         with gr.Row(elem_id="bench"):
             with gr.Column(elem_id="words"):
                 self.loaded = loaded_component()
+                self.query = gr.Textbox(visible=False)  # only a place for what the page's address hands over
                 self.controls.build_words()
             with gr.Column(elem_id="picture"), gr.Tabs(selected="generate", elem_id="tabs") as self.tabs:
                 with gr.Tab("Generate", id="generate", elem_id="generate-tab") as generate_tab:
@@ -109,7 +124,10 @@ class Bench:
         self.compare.restore(blocks)
         first = [self.controls.fields[name] for name in ("model", "width", "height")]
         hints = [self.controls.size_hint, self.controls.ratio]
-        self.memory.restore(blocks).then(self._advise_size, first, hints, **QUIET)
+        linked = [*self.controls.components, self.tabs, self.loaded]
+        remembered = self.memory.restore(blocks)
+        opened = remembered.then(self._open_link, self.query, linked, js=TAKE_LINK, **QUIET)  # what is asked for by a link comes last
+        opened.then(self._advise_size, first, hints, **QUIET)
 
     # Handlers. Each takes widget values and returns widget updates.
 
@@ -139,7 +157,18 @@ class Bench:
         gr.Info(html.escape(told), title="Settings loaded")  # gradio takes the message for HTML
         return {**shown, self.loaded: loaded_value(title, notes)}
 
-    def _about_model(self, name: str | None, model_hash: str) -> list[str]:
+    def _open_link(self, query: str | None) -> dict[Any, Any]:
+        """The settings that the page's address asks for."""
+        link = read_query(query or "")
+        if link is None:
+            return {self.loaded: gr.skip()}
+        settings, notes = self.engine.limits.fit(link.settings)
+        notes = [*self._about_model(settings.get("model")), *notes, *link.notes]
+        told = loaded_value("The settings of a link are loaded", notes)
+        shown = self.controls.show({**settings, "exact": link.exact})
+        return {**shown, self.tabs: gr.Tabs(selected="generate"), self.loaded: told}
+
+    def _about_model(self, name: str | None, model_hash: str = "") -> list[str]:
         """A note when a picture's model is not among those here."""
         if name is None or name in {spec.name for spec in self.engine.catalog}:
             return []

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from engine.pictures import metadata
+from engine.recipes.link import read_query
+from engine.recipes.recipe import make_recipe
 from engine.running.job import Job
 from tests.jobs import ends
 from tests.ui.conftest import ANN, BOB, pictures
@@ -90,6 +92,7 @@ def test_another_picture_stops_it_and_takes_the_verdict_away(again, engine, devi
 def test_without_a_picture_it_is_said_what_to_do(again, pick):
     for press in (again._begin, again._as_python, again._as_command):
         assert sentences(again, press(ANN, pick)) == [NO_PICTURE]
+    assert sentences(again, again._as_link(ANN, pick, "http://here/")) == [NO_PICTURE]
 
 
 def test_anothers_picture_is_nobodys_business(again, shown):
@@ -113,3 +116,13 @@ def test_it_is_copied_as_python_and_as_a_command(again, shown):
     assert "manual_seed(100)" in script.value
     assert "prompt='an owl'" in script.value
     assert command.value.startswith("python -m engine generate --prompt='an owl' ")
+
+
+def test_a_link_opens_the_page_with_the_settings_of_the_picture(again, engine, shown):
+    copied = again._as_link(ANN, shown, "http://here/")[again.copied]
+    address, _, query = copied.value.partition("?")
+    [(_, made)] = pictures(engine, ANN)
+    link = read_query(query)
+    assert address == "http://here/"
+    assert link is not None
+    assert make_recipe(**link.settings) == made.recipe

@@ -18,7 +18,7 @@ from tests.conftest import ROOT
 from tests.ui.conftest import ANN, pictures
 from ui.tabs.axes import NONE
 from ui.tabs.compare import CompareTab
-from ui.tabs.controls import KEEP
+from ui.tabs.controls import KEEP, NO_STYLE
 from ui.tabs.loaded import loaded_value
 
 DATA = ROOT / "tests" / "data"
@@ -248,3 +248,31 @@ def test_ready_made_words_are_added_and_the_list_goes_back(bench):
     name, text = next(iter(bench.controls.negatives.items()))
     assert bench._add_negative("blurry", name) == (f"blurry, {text}", "")
     assert bench._add_negative(None, "nothing of the kind") == ("", "")
+
+
+# Settings from a link.
+
+
+def test_a_link_fills_in_what_it_names_and_clears_what_it_leaves_out(bench):
+    query = "?prompt=an+owl%0Aat+night&seed=7&steps=9&cfg=6.5&scheduler=Euler&size=128x64&model=starter&exact=1&utm_source=mail"
+    shown = {component.elem_id: value for component, value in bench._open_link(query).items()}
+    assert shown.pop("tabs").selected == "generate"
+    assert shown.pop("loaded")["notes"] == []
+    assert shown == {
+        "prompt": "an owl\nat night", "negative": "", "style": NO_STYLE, "seed": 7, "seed-mode": KEEP, "steps": 9, "cfg": 6.5,
+        "scheduler": "Euler", "width": 128, "height": 64, "model": "starter", "clip-skip": 1, "exact": True,
+    }  # fmt: skip
+
+
+def test_what_a_link_asks_for_and_is_not_here_is_told_above_the_prompt(bench):
+    shown = bench._open_link("?model=nobodys&scheduler=Nobody&steps=100000&seed=x")
+    notes = shown[bench.loaded]["notes"]
+    assert [next(word for word in ("“nobodys”", "Steps", "“x”", "Nobody") if word in note) for note in notes] == [
+        "“nobodys”", "Steps", "“x”", "Nobody",
+    ]  # fmt: skip
+    assert {component.elem_id for component in shown} == {"tabs", "loaded", "steps", "negative", "clip-skip", "exact"}
+
+
+@pytest.mark.parametrize("query", [None, "", "?__theme=dark"])
+def test_a_page_opened_without_a_link_stays_as_it_is(bench, query):
+    assert bench._open_link(query) == {bench.loaded: gr.skip()}
