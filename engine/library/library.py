@@ -7,6 +7,7 @@ are nowhere else.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -161,9 +162,10 @@ class Library:
         for number, file in enumerate(sorted(unknown), 1):
             if self._broken:
                 return
-            if made := _read(file):
-                key = self._reusable(made, made.provenance) if str(file) in repeatable else None
-                self._put(made, file, file.stat().st_mtime, key)
+            with contextlib.suppress(FileNotFoundError):  # it may be deleted meanwhile
+                if made := _read(file):
+                    key = self._reusable(made, made.provenance) if str(file) in repeatable else None
+                    self._put(made, file, file.stat().st_mtime, key)
             if progress:
                 progress(number, len(unknown))
 
@@ -175,7 +177,8 @@ class Library:
                 self._run("UPDATE pictures SET deleted = NULL WHERE id = ?", (picture,))
             elif time.time() - when > KEPT_SECONDS:
                 self._run("DELETE FROM pictures WHERE id = ?", (picture,))
-                self._aside(picture).unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    self._aside(picture).unlink(missing_ok=True)
 
     def _path(self, picture: int, state: str) -> Path:
         rows = self._run(f"SELECT path FROM pictures WHERE id = ? AND folder = ? AND {state}", (picture, self._folder))
