@@ -184,9 +184,9 @@ def _missing(pairs: Pairs, model: str, model_hash: str) -> Iterator[str]:
     if not model and not model_hash:
         missing.append("no model")
     if missing:
-        yield f"The file names {' and '.join(filter(None, [', '.join(missing[:-1]), missing[-1]]))}: that stays as it was."
+        yield f"It names {' and '.join(filter(None, [', '.join(missing[:-1]), missing[-1]]))}: that stays as it was."
     if model_hash and not model:
-        yield f"The file names its model by a hash alone, {model_hash}: the model stays as it was."
+        yield f"It names its model by a hash alone, {model_hash}: the model stays as it was."
 
 
 def _read_numbers(pairs: Pairs, settings: dict[str, Any]) -> Iterator[str]:

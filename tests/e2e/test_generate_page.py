@@ -328,3 +328,25 @@ def test_a_copied_link_opens_the_page_of_somebody_else_with_the_same_settings(pa
     prompt(other, "a crab")
     other.reload()
     see(other, prompt="a crab", steps="3", seed=seed)
+
+
+PASTE = """
+text => {
+  const clipboardData = new DataTransfer();
+  clipboardData.setData('text/plain', text);
+  const pasted = new ClipboardEvent('paste', {clipboardData, bubbles: true, cancelable: true});
+  return document.querySelector('#prompt textarea').dispatchEvent(pasted);
+}
+"""
+
+
+def test_settings_pasted_into_the_prompt_fill_the_fields_and_words_are_left_to_the_browser(page):
+    words = "an owl, noto style\nNegative prompt: red\nSteps: 9, Sampler: Euler, CFG scale: 6.5, Seed: 77, Size: 64x64, Model: nobodys"
+    assert page.evaluate(PASTE, "Steps: a ladder") is True
+    assert page.evaluate(PASTE, words) is False
+    see(page, prompt="an owl, noto style", negative="red", steps="9", seed="77", width="64")
+    expect(page.locator("#loaded")).to_contain_text("“nobodys”")
+    # Where a browser lets no clipboard be read, the text that stands in the prompt is taken.
+    prompt(page, words.replace("77", "78"))
+    page.click("#paste-settings")
+    see(page, prompt="an owl, noto style", seed="78")

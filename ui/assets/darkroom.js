@@ -1,4 +1,4 @@
-// Runs in the page's head, before gradio builds the page: theme, keys, and dropping a picture anywhere.
+// Runs in the page's head, before gradio builds the page: theme, keys, pasting settings, and dropping a picture anywhere.
 (() => {
   const wanted = () => localStorage.getItem('darkroom-theme') || 'dark';
   const system = matchMedia('(prefers-color-scheme: dark)');
@@ -38,6 +38,15 @@
   document.addEventListener('keypress', event => {
     if (event.key === 'Enter' && event.target.closest && event.target.closest('.axis-values')) event.stopPropagation();
   }, true);
+
+  // Settings as A1111 writes them, pasted into the prompt, fill the fields instead.
+  document.addEventListener('paste', event => {
+    const text = event.target.closest && event.target.closest('#prompt') && event.clipboardData.getData('text/plain');
+    if (!text || !/^[ \t]*steps: *\d+,.*\b(sampler|seed|cfg scale|size):/im.test(text)) return;
+    event.preventDefault();
+    window.Darkroom = Object.assign(window.Darkroom || {}, {pasted: text});
+    press('#paste-settings');
+  });
 
   // A file dropped anywhere goes to the one upload field that reads settings.
   const hasFile = event => event.dataTransfer && [...event.dataTransfer.types].includes('Files');

@@ -5,13 +5,15 @@ from __future__ import annotations
 import html
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from engine.errors import EngineError
+from engine.errors import EngineError, UnreadablePicture
 from engine.pictures import metadata
+from engine.pictures.infotext import parse_infotext
 from engine.recipes.link import PARAMETERS, read_query
 from engine.recipes.plan import GridPreset
 from engine.recipes.recipe import Style, make_recipe
@@ -41,6 +43,20 @@ TAKE_LINK = """
 """.replace("NAMES", json.dumps(PARAMETERS))
 """The settings behind the page's address leave it once they are read: a reload brings back what was made of them since."""
 
+NO_SETTINGS = (
+    "Neither the clipboard nor the prompt holds settings such as “Steps: 20, Sampler: Euler, Seed: 1”. Copy the whole text of a picture's "
+    "settings, paste it into the prompt, and press this again."
+)
+
+PASTE = """
+async (pasted, prompt) => {
+  const text = Darkroom.pasted || await navigator.clipboard?.readText().catch(() => '') || '';
+  Darkroom.pasted = '';
+  return [text, prompt];
+}
+"""
+"""What was pasted into the prompt, or else lies on the clipboard, which a browser may not let be read: the prompt's text is left then."""
+
 SHOWN_CUT = 300
 """Characters shown of the words that a model does not read."""
 
@@ -62,6 +78,8 @@ class Bench:
         self.compare.wire(self.tabs)
         settings = [*self.controls.components, *self.compare.pickers.components, self.tabs, self.loaded]
         self.file.upload(self._load_file, self.file, settings, **TOLD)
+        pasted, prompt = self.pasted, self.controls.fields["prompt"]
+        self.paste.click(self._paste, [pasted, prompt], [*self.controls.components, self.loaded], js=PASTE, **TOLD)
         self.loaded.select(loaded_value, None, self.loaded, **QUIET)
         cleared = [*self.memory.components, self.loaded, *self.generate.results]
         self.start_over.click(self._start_over, self.visitor, cleared, **QUIET)
@@ -82,6 +100,8 @@ class Bench:
                 self.file = gr.UploadButton(
                     "Load the settings of a picture", file_types=[*PICTURES], type="filepath", size="sm", elem_id="settings-file"
                 )
+                self.pasted = gr.Textbox(visible=False)  # only a place for what the clipboard hands over
+                self.paste = gr.Button("Paste settings", size="sm", elem_id="paste-settings")
                 told = "Or drop a picture made by Darkroom, A1111 or another tool, or a contact sheet, anywhere on the page."
                 gr.HTML(f'<p class="hint">{told}</p>', elem_classes="hint-block")
                 self.start_over = gr.Button("Start over", size="sm", elem_id="start-over")
@@ -167,6 +187,22 @@ class Bench:
         told = loaded_value("The settings of a link are loaded", notes)
         shown = self.controls.show({**settings, "exact": link.exact})
         return {**shown, self.tabs: gr.Tabs(selected="generate"), self.loaded: told}
+
+    def _paste(self, pasted: str | None, prompt: str | None) -> dict[Any, Any]:
+        """A1111's text of settings, from the clipboard or as it stands in the prompt."""
+        for text in filter(None, (pasted, prompt)):
+            with suppress(UnreadablePicture):
+                imported = parse_infotext(text)
+                break
+        else:
+            gr.Warning(html.escape(NO_SETTINGS), title="Nothing pasted")
+            return {self.loaded: gr.skip()}
+        settings, notes = self.engine.limits.fit(imported.settings)
+        notes = [*self._about_model(settings.get("model"), imported.model_hash), *notes, *imported.notes]
+        told = f"Settings written by {imported.tool} are pasted"
+        more = " What did not come with them stands above the prompt." if notes else ""
+        gr.Info(html.escape(f"{told}.{more}"), title="Settings pasted")
+        return {**self.controls.show(settings), self.loaded: loaded_value(told, notes)}
 
     def _about_model(self, name: str | None, model_hash: str = "") -> list[str]:
         """A note when a picture's model is not among those here."""

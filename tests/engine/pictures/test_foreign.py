@@ -178,7 +178,7 @@ def test_what_stands_plainly_is_read(name: str, file: Path) -> None:
 @pytest.mark.parametrize("name", [name for name in PLAIN if name.startswith(("invokeai", "comfyui", "swarmui"))])
 def test_a_plain_picture_gives_no_note_but_of_what_it_lacks(name: str, file: Path) -> None:
     notes = [note for note in found_in(file, **PLAIN[name][1]).notes if "noise" not in note]
-    assert notes == (["The file names no model: that stays as it was."] if name == "invokeai-1" else [])
+    assert notes == (["It names no model: that stays as it was."] if name == "invokeai-1" else [])
 
 
 def as_sd_parsers_reads(file: Path) -> dict[str, Any]:

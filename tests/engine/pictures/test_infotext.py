@@ -239,10 +239,10 @@ USUAL = {
             ["Not taken over: LoRA “version 1”.",
              "CLIP skip acts on the prompt alone here; in A1111 also on the negative prompt.", GPU_NOISE],
         ),
-        ("10-CFG-Scale-capital", {"guidance_scale": 8.5, "model": None}, ["The file names no model: that stays as it was.", GPU_NOISE]),
+        ("10-CFG-Scale-capital", {"guidance_scale": 8.5, "model": None}, ["It names no model: that stays as it was.", GPU_NOISE]),
         (
             "11-sdnext-no-sampler", {"guidance_scale": 6, "scheduler": None},
-            ["The file names no sampler: that stays as it was.", GPU_NOISE],
+            ["It names no sampler: that stays as it was.", GPU_NOISE],
         ),
         ("16-windows-line-ends", {"prompt": "a red car,\na blue house", "negative_prompt": "text,\nframe"}, [GPU_NOISE]),
         ("22-variation-seed", {}, ["Not taken over: variation seed 99 (strength 0.3); seed resized from 512x512.", GPU_NOISE]),
@@ -285,7 +285,7 @@ def test_files_of_real_kinds_are_read_and_nothing_is_left_out_in_silence(name: s
             'App: SD.Next, Version: 8b73cb6, Operations: "img2img; upscale", Init image size: 64x64, Denoising strength: 0.3, '
             "Variation seed: 9, Variation strength: 0.2, LoRA networks: outline",
             "SD.Next", {"steps": 20, "seed": 7, "guidance_scale": 6},
-            ["The file names no sampler: that stays as it was.", "Further keys, not taken over: CFG rescale 0.7.",
+            ["It names no sampler: that stays as it was.", "Further keys, not taken over: CFG rescale 0.7.",
              "the picture it was made from (img2img, denoising 0.3); upscale; variation seed 9 (strength 0.2); LoRA “outline”; VAE"],
         ),
         (  # Civitai's generator: everything in one line of EXIF, the model in a list of resources

@@ -276,3 +276,30 @@ def test_what_a_link_asks_for_and_is_not_here_is_told_above_the_prompt(bench):
 @pytest.mark.parametrize("query", [None, "", "?__theme=dark"])
 def test_a_page_opened_without_a_link_stays_as_it_is(bench, query):
     assert bench._open_link(query) == {bench.loaded: gr.skip()}
+
+
+# Settings as text.
+
+INFOTEXT = "an owl, <lora:ink:0.8>\nNegative prompt: red\nSteps: 9, Sampler: Euler, CFG scale: 6.5, Seed: 7, Size: 128x64, Model: nobodys"
+
+
+@pytest.mark.parametrize(("pasted", "prompt"), [(INFOTEXT, "a crab"), ("", INFOTEXT), ("only words", INFOTEXT)])
+def test_settings_from_the_clipboard_or_in_the_prompt_fill_the_fields(bench, told, pasted, prompt):
+    shown = {component.elem_id: value for component, value in bench._paste(pasted, prompt).items()}
+    notes = "\n".join(shown.pop("loaded")["notes"])
+    assert "“nobodys”" in notes
+    assert "lora" in notes.casefold()
+    assert shown.pop("prompt").startswith("an owl")
+    assert shown == {
+        "negative": "red", "style": NO_STYLE, "seed": 7, "seed-mode": KEEP, "steps": 9, "cfg": 6.5, "scheduler": "Euler", "width": 128,
+        "height": 64, "clip-skip": 1,
+    }  # fmt: skip
+    assert told == [("info", "Settings written by A1111 are pasted. What did not come with them stands above the prompt.")]
+
+
+@pytest.mark.parametrize(("pasted", "prompt"), [("", ""), (None, None), ("only words", "an owl")])
+def test_words_without_settings_change_nothing_and_it_is_said_what_to_do(bench, told, pasted, prompt):
+    assert bench._paste(pasted, prompt) == {bench.loaded: gr.skip()}
+    [(kind, message)] = told
+    assert kind == "warning"
+    assert "Copy the whole text" in message
