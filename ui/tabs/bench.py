@@ -100,10 +100,10 @@ class Bench:
                 self.file = gr.UploadButton(
                     "Load the settings of a picture", file_types=[*PICTURES], type="filepath", size="sm", elem_id="settings-file"
                 )
-                self.pasted = gr.Textbox(visible=False)  # only a place for what the clipboard hands over
-                self.paste = gr.Button("Paste settings", size="sm", elem_id="paste-settings")
                 told = "Or drop a picture made by Darkroom, A1111 or another tool, or a contact sheet, anywhere on the page."
                 gr.HTML(f'<p class="hint">{told}</p>', elem_classes="hint-block")
+                self.pasted = gr.Textbox(visible=False)  # only a place for what the clipboard hands over
+                self.paste = gr.Button("Paste settings", size="sm", elem_id="paste-settings")
                 self.start_over = gr.Button("Start over", size="sm", elem_id="start-over")
             with gr.Row(elem_id="actions"):
                 self.generate.build_actions()
