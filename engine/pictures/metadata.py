@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, PngImagePlugin
+from PIL import ExifTags, Image, PngImagePlugin
 from pydantic import TypeAdapter
 
 from engine.errors import InvalidRequest, UnreadablePicture
@@ -29,6 +29,9 @@ from engine.recipes.recipe import Recipe, Settings, make_recipe
 
 SCHEMA = 1
 """Of our own record. A reader takes what it knows of a later one and says so; a change that it would read wrongly is a new key."""
+
+MOST_EXIF = 65_527
+"""Bytes of EXIF data in a JPEG: its segment counts 65,535 at most, two for the count and six for the segment's name."""
 
 _LATER = "It was made by a newer Darkroom: update this one to have all of its settings."
 
@@ -68,6 +71,22 @@ def png_bytes(image: Image.Image, recipe: Recipe, provenance: Provenance) -> byt
     """The picture as a PNG file that carries its recipe and provenance."""
     texts = {"parameters": infotext(recipe, provenance), "darkroom": record(recipe, provenance)}
     return encoded(image, "PNG", pnginfo=text_chunks(texts))
+
+
+def export_bytes(image: Image.Image, recipe: Recipe, provenance: Provenance, kind: str) -> bytes:
+    """The picture as a smaller file, "JPEG" or "WEBP", that carries A1111's text where A1111 puts it: in the EXIF tag UserComment.
+
+    The tag holds the character code "UNICODE" and the text in UTF-16 (Exif 2.3, 4.6.5), big-endian, as EXIF itself is here. Raises
+    InvalidRequest where the text is longer than a JPEG takes.
+    """
+    text = infotext(recipe, provenance).encode("utf-8", "replace").decode()
+    exif = Image.Exif()
+    exif.endian = ">"
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = b"UNICODE\0" + text.encode("utf-16-be")
+    content = exif.tobytes()
+    if kind == "JPEG" and len(content) > MOST_EXIF:
+        raise InvalidRequest("The settings are too long for a JPEG file, which holds 64 KiB of them: take PNG or WebP.")
+    return encoded(image, kind, exif=content, quality=95)
 
 
 def text_chunks(texts: Mapping[str, str]) -> PngImagePlugin.PngInfo:

@@ -37,13 +37,13 @@ def day_folder(outputs: Path) -> Path:
     return outputs / datetime.now().strftime("%Y-%m-%d")
 
 
-def write_picture(content: bytes, folder: Path, name: str) -> Path:
-    """Writes `content` as `folder`/<name>.png and returns its path; nobody ever sees half a file.
+def write_picture(content: bytes, folder: Path, name: str, suffix: str = ".png") -> Path:
+    """Writes `content` as `folder`/<name><suffix> and returns its path; nobody ever sees half a file.
 
     Raises NotSaved, in the user's words, when it cannot be written; nothing is left behind then.
     """
     try:
-        return _write(content, folder / f"{name}.png")
+        return _write(content, folder / f"{name}{suffix}")
     except OSError as error:
         log.warning("%s cannot be written in %s: %s", name, folder, error)  # the operator's, who may see where
         raise NotSaved(_sentence(error)) from error

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import html
 import os
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from engine.errors import EngineError, NotSaved
+from engine.errors import EngineError, InvalidRequest, NotSaved
 from engine.pictures import metadata
 from engine.pictures.infotext import infotext
 from engine.pictures.made import Made
@@ -24,6 +25,9 @@ from ui.tabs import stage
 from ui.tabs.again import Again
 from ui.tabs.controls import Controls
 from ui.tabs.memory import handed_over
+
+KINDS = {"PNG": ".png", "JPEG": ".jpg", "WebP": ".webp"}
+"""What a picture can be downloaded as: PNG without loss and with all of its settings, the others smaller and with A1111's text."""
 
 
 class GenerateTab:
@@ -51,7 +55,9 @@ class GenerateTab:
                 placeholder="Once a picture is made, its settings stand here, to copy or to use again.",
             )  # fmt: skip
             with gr.Column(elem_id="result-buttons"):
-                self.download = gr.DownloadButton("Download PNG", interactive=False, elem_id="download", size="md")
+                with gr.Row(elem_id="download-row"):
+                    self.download = gr.DownloadButton("Download", interactive=False, elem_id="download", size="md", min_width=90)
+                    self.kind = gr.Dropdown([*KINDS], value="PNG", label="As", container=False, min_width=84, elem_id="download-kind")
                 self.reuse = gr.Button("Use these settings", interactive=False, elem_id="reuse", size="md")
         self.again.build()
         self.strip = stage.strip_component()
@@ -92,6 +98,9 @@ class GenerateTab:
         self.strip.select(self._look, self.visitor, shown, **QUIET)
         picked = [*shown, self.controls.fields["prompt"], self.wishes]
         self.stage.select(self._pick, [self.visitor, self.controls.fields["model"], self.wishes], picked, **TOLD)
+        # Each picture comes with its own file; another kind is made of it where one is wanted.
+        wanted = [self.visitor, self.shown, self.kind]
+        gr.on([self.kind.input, self.text.change], self._offer, wanted, self.download, trigger_mode="always_last", **TOLD)
         self.reuse.click(self._reuse, [self.visitor, self.shown], self.controls.components, **QUIET)
         self.controls.last_seed.click(
             self._last_seed, self.visitor, [self.controls.fields["seed"], self.controls.fields["seed_mode"]], **TOLD
@@ -172,6 +181,11 @@ class GenerateTab:
             return self._watched(running[-1])
         return {self.stage: stage.welcome(self.engine.catalog.default), **self._nothing_shown()}
 
+    def _offer(self, visitor: str, pick: str, kind: str) -> gr.DownloadButton:
+        """The download of the picture on the stage, as the kind of file that is wanted."""
+        made = self._made(visitor, pick)
+        return gr.DownloadButton(value=None, interactive=False) if made is None else _download_button(made, kind)
+
     def _reuse(self, visitor: str, pick: str) -> dict[Any, Any]:
         made = self._made(visitor, pick)
         if made is None:
@@ -247,20 +261,27 @@ class GenerateTab:
         return [(f"{job.id}:{cell}", made) for job in jobs for cell, made in job.made().items()][::-1]
 
 
-def _download_button(made: Made) -> gr.DownloadButton:
+def _download_button(made: Made, kind: str = "PNG") -> gr.DownloadButton:
     """The button for a picture's file; without one where no file can be written, and the stage has all there is."""
     try:
-        return gr.DownloadButton(value=str(made.path or _unsaved_file(made)), interactive=True)
+        file = made.path if kind == "PNG" and made.path is not None else _passing_file(made, kind)
+        return gr.DownloadButton(value=str(file), interactive=True)
+    except InvalidRequest as error:
+        gr.Warning(html.escape(str(error)), title="Not this kind of file")
     except (OSError, NotSaved):
-        return gr.DownloadButton(value=None, interactive=False)
+        pass
+    return gr.DownloadButton(value=None, interactive=False)
 
 
-def _unsaved_file(made: Made) -> Path:
-    """A temporary file of a picture that could not be saved, so that it can still be downloaded: one however often it is looked at."""
+def _passing_file(made: Made, kind: str = "PNG") -> Path:
+    """A temporary file of a picture that could not be saved, or is wanted as another kind: one however often it is looked at."""
     # Not by its pixels alone: others' words may draw the same ones.
     content = made.sha256 + metadata.record(made.recipe, made.provenance)
-    folder = passing_folder("unsaved") / hashlib.sha256(content.encode("utf-8", "replace")).hexdigest()
-    if (file := folder / f"seed-{made.recipe.seed}.png").exists():
+    folder = passing_folder("downloads") / hashlib.sha256(content.encode("utf-8", "replace")).hexdigest()
+    suffix = KINDS[kind]
+    if (file := folder / f"seed-{made.recipe.seed}{suffix}").exists():
         os.utime(folder)  # fetched again: it stays for another while
         return file
-    return write_picture(metadata.png_bytes(open_picture(made), made.recipe, made.provenance), folder, file.stem)
+    told = open_picture(made), made.recipe, made.provenance
+    content = metadata.png_bytes(*told) if kind == "PNG" else metadata.export_bytes(*told, kind.upper())
+    return write_picture(content, folder, file.stem, suffix)

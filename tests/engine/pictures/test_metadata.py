@@ -16,13 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
-from engine.errors import UnreadablePicture
+from engine.errors import InvalidRequest, UnreadablePicture
 from engine.pictures.infotext import MAX_RECORD, infotext, parse_infotext
-from engine.pictures.metadata import Found, grid_texts, png_bytes, read_picture, read_record, record
+from engine.pictures.metadata import Found, export_bytes, grid_texts, png_bytes, read_picture, read_record, record
 from engine.recipes.axes import AXES, Offer, write_values
 from engine.recipes.catalog import Limits
 from engine.recipes.plan import MAX_LINE, AxisLine, Grid, Plan, plan_grid, plan_images
-from engine.recipes.recipe import Recipe, Style, make_recipe
+from engine.recipes.recipe import MAX_PROMPT, Recipe, Style, make_recipe
 from engine.sheets.takeaway import sheet_png
 from tests.engine.pictures.pngs import IMAGE, SIGNATURE, check_clean, chunks, png_of, png_with
 from tests.engine.pictures.texts import NEW_A1111, OLD_A1111, PROVENANCE, examples, recipes
@@ -53,6 +53,33 @@ def test_pillow_reads_our_text_and_our_pixels_back(recipe: Recipe) -> None:
     with Image.open(io.BytesIO(png_bytes(IMAGE, recipe, PROVENANCE))) as image:
         assert image.tobytes() == IMAGE.tobytes()
         assert image.text == {"parameters": infotext(recipe, PROVENANCE), "darkroom": record(recipe, PROVENANCE)}
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
+@pytest.mark.parametrize("prompt", ["an owl, (red:1.2)", "eine Eule, 梟 🦉", "two\nlines, \"quoted\": yes"])
+def test_an_exported_picture_carries_a1111s_text_where_a1111_puts_it(kind: str, prompt: str, file: Path) -> None:
+    recipe = Recipe(prompt=prompt, negative_prompt="blurry", seed=7, steps=9, guidance_scale=4.5, width=64, height=64)
+    file.write_bytes(export_bytes(IMAGE, recipe, PROVENANCE, kind))
+    with Image.open(file) as image:
+        assert (image.format, image.size) == (kind, IMAGE.size)
+        comment = image.getexif().get_ifd(0x8769)[0x9286]  # as Pillow finds it
+    assert comment[:8] == b"UNICODE\0"
+    assert comment[8:].decode("utf-16-be").startswith(f"{prompt}\nNegative prompt: blurry\nSteps: 9, ")
+    read = read_picture(file).settings
+    assert {name: read[name] for name in ("prompt", "seed", "steps", "scheduler")} == {
+        "prompt": prompt, "seed": 7, "steps": 9, "scheduler": recipe.scheduler,
+    }  # fmt: skip
+
+
+def test_settings_that_are_too_long_for_a_jpeg_are_said_to_be_and_a_webp_holds_them(file: Path) -> None:
+    words = "🦉" * (MAX_PROMPT - 10)
+    style = Style(name="Long", prompt="{prompt} {prompt} {prompt}", negative_prompt=words)
+    recipe = Recipe(prompt=words, negative_prompt=words, style=style)
+    with pytest.raises(InvalidRequest, match="too long for a JPEG"):
+        export_bytes(IMAGE, recipe, PROVENANCE, "JPEG")
+    file.write_bytes(export_bytes(IMAGE, recipe, PROVENANCE, "WEBP"))
+    with Image.open(file) as image:
+        assert len(image.getexif().get_ifd(0x8769)[0x9286]) > 65_535
 
 
 def test_the_longest_record_comes_back_too(file: Path) -> None:

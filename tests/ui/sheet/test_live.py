@@ -644,7 +644,7 @@ def test_boxes_are_told_with_the_files_whose_words_are_drawn_here(finished, monk
     assert ask("take", kind="png", page=0)["notice"] == ""
     monkeypatch.setattr("ui.sheet.live.missing_letters", lambda plan: "They are boxes.")
     assert {kind: ask("take", kind=kind, page=0)["notice"] for kind in KINDS} == {
-        "png": "They are boxes.", "zip": "They are boxes.", "webp": "They are boxes.", "html": "",
+        "png": "They are boxes.", "zip": "They are boxes.", "webp": "They are boxes.", "html": "", "ipynb": "",
     }  # fmt: skip
 
 

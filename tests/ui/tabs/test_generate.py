@@ -14,6 +14,7 @@ from typing import Any
 import gradio as gr
 import httpx
 import pytest
+from PIL import Image
 
 from engine.errors import NotSaved, OutOfMemory
 from engine.local import PRESETS
@@ -26,7 +27,7 @@ from tests.jobs import at_step, ends, files, plan_of, put, wait_for
 from tests.ui.conftest import ANN, ASKED, BOB, Update, followed, merged, pictures
 from ui.tabs import stage
 from ui.tabs.controls import KEEP, RANDOM
-from ui.tabs.generate import GenerateTab, _unsaved_file
+from ui.tabs.generate import GenerateTab, _passing_file
 
 
 def is_idle(tab: GenerateTab, page: Update) -> bool:
@@ -252,13 +253,24 @@ def test_finish_one_then_stop_hands_over_the_finished_one(tab, engine, device, p
     assert "Stopped at" not in page[tab.text]
 
 
+@pytest.mark.parametrize(("kind", "suffix", "format_of"), [("PNG", ".png", "PNG"), ("JPEG", ".jpg", "JPEG"), ("WebP", ".webp", "WEBP")])
+def test_a_picture_is_downloaded_as_the_kind_of_file_that_is_wanted(tab, press, kind, suffix, format_of):
+    pick = merged(list(press()))[tab.shown]
+    file = downloaded(tab, {tab.download: tab._offer(ANN, pick, kind)})
+    assert file.suffix == suffix
+    with Image.open(file) as image:
+        assert (image.format, image.size) == (format_of, (64, 64))
+    assert read_picture(file).settings["prompt"] == "an owl"
+    assert not tab._offer(BOB, pick, kind).interactive, "nobody else's"
+
+
 def test_equal_pixels_of_other_words_are_downloaded_with_their_own(tab, press, engine, monkeypatch, tmp_path):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "gradio"))
     list(press())
     [(_, made)] = pictures(engine, ANN)
     one = replace(made, path=None, pixels=open_picture(made))
     other = replace(one, recipe=made.recipe.replace(negative_prompt="other words"))
-    assert [read_picture(_unsaved_file(picture)).settings["negative_prompt"] for picture in (one, other)] == ["", "other words"]
+    assert [read_picture(_passing_file(picture)).settings["negative_prompt"] for picture in (one, other)] == ["", "other words"]
 
 
 def test_a_run_that_is_not_known_any_more_ends_for_the_page(tab, engine, device, press):
