@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from playwright.sync_api import expect
 
 from engine.pictures import metadata
@@ -180,6 +181,28 @@ def test_what_was_wrong_takes_no_picture_of_several_away(page):
     set_number(page, "count", 1)
     run(page)
     assert page.locator("#stage .refusal").count() == 0
+
+
+def test_a_picture_is_downloaded_as_the_kind_of_file_that_was_chosen(page):
+    set_number(page, "steps", 2)
+    page.check("#seed-mode input[value=Keep]")
+    page.click("#download-kind input")
+    page.locator("ul[role=listbox] li").filter(has_text="JPEG").first.click()
+    run(page)
+    expect(page.locator("#generate")).to_have_text("Generate")
+    run(page)  # equal settings: only another picture
+    expect(page.locator(".thumb")).to_have_count(2)
+    with page.expect_response(lambda reply: '"JPEG"' in (reply.request.post_data or "")):
+        page.click(".thumb >> nth=1")
+    for _ in range(100):  # the button has its new file a moment after that came
+        with page.expect_download() as download:
+            page.click("#download")
+        if download.value.suggested_filename.endswith(".jpg"):
+            break
+        page.wait_for_timeout(100)
+    assert metadata.read_picture(download.value.path()).settings["steps"] == 2
+    with Image.open(download.value.path()) as image:
+        assert image.format == "JPEG"
 
 
 def test_a_server_that_is_away_is_told_beside_a_picture_that_is_looked_at(page):

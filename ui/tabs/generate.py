@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.events import Dependency
 
 from engine.errors import EngineError, InvalidRequest, NotSaved
 from engine.pictures import metadata
@@ -86,7 +87,7 @@ class GenerateTab:
         # An example that was clicked writes itself into the prompt and then counts up `wishes`, which runs it.
         self.wishes.change(self._generate, inputs, outputs, **QUIET)
         # multiple: the end must not be dropped while an earlier picture is still being handled.
-        self.stage.act(self._act, self.visitor, self.results, trigger_mode="multiple", **QUIET)
+        self._offered(self.stage.act(self._act, self.visitor, self.results, trigger_mode="multiple", **QUIET))
         self.stop.click(lambda visitor: self._stop(visitor, False), self.visitor, None, **QUIET)
         self.finish_one.click(lambda visitor: self._stop(visitor, True), self.visitor, None, **QUIET)
         self.controls.fields["count"].change(
@@ -95,16 +96,18 @@ class GenerateTab:
 
     def _wire_pictures(self) -> None:
         shown = [self.stage, self.text, self.download, self.reuse, self.shown]
-        self.strip.select(self._look, self.visitor, shown, **QUIET)
+        self._offered(self.strip.select(self._look, self.visitor, shown, **QUIET))
         picked = [*shown, self.controls.fields["prompt"], self.wishes]
-        self.stage.select(self._pick, [self.visitor, self.controls.fields["model"], self.wishes], picked, **TOLD)
-        # Each picture comes with its own file; another kind is made of it where one is wanted.
-        wanted = [self.visitor, self.shown, self.kind]
-        gr.on([self.kind.input, self.text.change], self._offer, wanted, self.download, trigger_mode="always_last", **TOLD)
+        self._offered(self.stage.select(self._pick, [self.visitor, self.controls.fields["model"], self.wishes], picked, **TOLD))
+        self.kind.input(self._offer, [self.visitor, self.shown, self.kind], self.download, trigger_mode="always_last", **TOLD)
         self.reuse.click(self._reuse, [self.visitor, self.shown], self.controls.components, **QUIET)
         self.controls.last_seed.click(
             self._last_seed, self.visitor, [self.controls.fields["seed"], self.controls.fields["seed_mode"]], **TOLD
         )
+
+    def _offered(self, shows: Dependency) -> None:
+        """A picture comes to the stage with its own file: another kind is made of it then, where one is wanted."""
+        shows.then(self._offer, [self.visitor, self.shown, self.kind], self.download, **TOLD)
 
     def restore(self, blocks: gr.Blocks, kept: gr.JSON) -> None:
         """What happens when the page is opened: a visitor's pictures and running job are found again."""
