@@ -263,8 +263,9 @@ class Library:
                     return self._connection.execute(statement, values).fetchall()
             except (sqlite3.Error, OSError, UnicodeEncodeError) as error:  # the last: a path that is no text
                 log.warning("%s cannot be used (%s): pictures made before are made again.", self._file, error)
-                damaged = isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError)
-                self._broken = damaged  # a busy file, a full disk or a missing folder may pass, damage does not
+                # A busy file, a full disk, a missing folder or a value that does not fit may pass, damage does not.
+                passing = sqlite3.OperationalError | sqlite3.IntegrityError
+                self._broken = isinstance(error, sqlite3.DatabaseError) and not isinstance(error, passing)
                 return []
 
 

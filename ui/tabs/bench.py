@@ -205,11 +205,11 @@ class Bench:
         return {**self.controls.show(settings), self.loaded: loaded_value(told, notes)}
 
     def _about_model(self, name: str | None, model_hash: str = "") -> list[str]:
-        """A note when a picture's model is not among those here."""
+        """A note when the model that a file, a link or a text names is not among those here."""
         if name is None or name in {spec.name for spec in self.engine.catalog}:
             return []
         hashed = f" (hash {model_hash})" if model_hash else ""
-        return [f"It was made with the model “{name}”{hashed}, which is not here."]
+        return [f"It names the model “{name}”{hashed}, which is not here."]
 
     def _count(self, model: str, text: str) -> dict[str, str]:
         count = self.engine.count_tokens(model, text or "")

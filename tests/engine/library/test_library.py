@@ -157,6 +157,14 @@ def test_a_page_that_is_none_is_said(library, after):
         library.search(Query(), after)
 
 
+def test_a_value_that_does_not_fit_costs_only_itself(library, folder):
+    add(library, folder, "owl")
+    [item] = library.search(Query()).items
+    library.note(item.id, None)
+    library.star(item.id)
+    assert [(one.star, one.note) for one in library.search(Query()).items] == [(True, "")]
+
+
 # Rows and files.
 
 

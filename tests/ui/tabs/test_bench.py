@@ -112,7 +112,7 @@ def test_a_picture_of_a1111_fills_in_what_is_known_and_says_what_is_not(bench, t
     assert told == [("info", "Settings of a picture made by A1111 are loaded. What did not come with it stands above the prompt.")]
     assert shown["loaded"]["title"] == "Settings of a picture made by A1111 are loaded"
     assert shown["loaded"]["notes"][:2] == [
-        "It was made with the model “dreamy” (hash 45dee52b), which is not here.",
+        "It names the model “dreamy” (hash 45dee52b), which is not here.",
         "Size 500 x 512 became 496 x 512, the nearest here.",
     ]
 
@@ -187,7 +187,7 @@ def test_an_axis_of_a_later_version_changes_nothing_and_is_named(bench, grids, t
 def test_a_grid_of_a_model_that_is_not_here_says_so(bench, grids, told, tmp_path):
     recipe = grids.engine.catalog.default.recipe(seed=9).model_copy(update={"model": "dreamy"})
     shown = bench._load_file(str(contact_sheet(grids, tmp_path, recipe=recipe.model_dump(mode="json"))))
-    assert shown[bench.loaded]["notes"] == ["It was made with the model “dreamy”, which is not here."]
+    assert shown[bench.loaded]["notes"] == ["It names the model “dreamy”, which is not here."]
 
 
 def test_a_grid_of_another_machines_limits_comes_within_those_here(bench, grids, told, tmp_path):
