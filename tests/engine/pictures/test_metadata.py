@@ -71,6 +71,7 @@ def test_another_tool_reads_the_text_of_an_exported_picture(kind: str, prompt: s
     assert comment[:8] == b"UNICODE\0"
     assert comment[8:].decode("utf-16-be").startswith(f"{prompt}\nNegative prompt: blurry\nSteps: 9, ")
     OPENED.append(Image.open(file))
+    OPENED[-1].load()  # which closes the file
     [sampler] = sd_parsers.ParserManager().parse(OPENED[-1]).samplers
     assert [[one.value for one in words] for words in (sampler.prompts, sampler.negative_prompts)] == [[prompt], ["blurry"]]
     assert (int(sampler.parameters["seed"]), float(sampler.parameters["cfg_scale"])) == (7, 4.5)
